@@ -1,0 +1,61 @@
+"""The contract between the reconciler and whatever runs replicas.
+
+Executors never wait for a replica and never decide: every method returns as soon as the
+engine has taken the request, and each may be repeated. The reconciler asks again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+from nimbus_hub.model.host import Host
+from nimbus_hub.model.replica import LogChunk, ReplicaSpec, ReplicaStatus
+
+__all__ = ["Executor", "OnChange"]
+
+OnChange = Callable[[str], None]
+"""Called with a replica's id, on the event loop, when its status may have changed."""
+
+
+class Executor(Protocol):
+    """Runs replicas on hosts of one kind. Errors of the engine are raised as Unavailable."""
+
+    async def hosts(self) -> tuple[Host, ...]:
+        """Return the hosts and what they have, as found now. Called at start and then rarely."""
+        ...
+
+    async def start(self, spec: ReplicaSpec) -> None:
+        """Start a replica; starting one that was ever started does nothing.
+
+        A replica that cannot be started (no such program, no such account) is recorded as
+        exited with a reason, not raised: asking again would not help.
+        """
+        ...
+
+    async def poll(self, replica_id: str) -> ReplicaStatus:
+        """Return what is known of a replica; one that was never started is ``created``.
+
+        One that was started and of which nothing is left, not even a record, is ``lost``.
+        """
+        ...
+
+    async def stop(self, replica_id: str, grace_seconds: float) -> None:
+        """Ask every process of a replica to end, and kill what is left after the grace.
+
+        Returns at once. Stopping what is gone, or already stopping, succeeds. One that was
+        never started is recorded as exited and will not start any more.
+        """
+        ...
+
+    async def read_output(self, replica_id: str, offset: int, limit: int) -> LogChunk:
+        """Return at most ``limit`` bytes of standard output and error from ``offset``.
+
+        A negative offset counts from the end. Works as long as the record is kept, also
+        after the end; a replica without output gives no bytes.
+        """
+        ...
+
+    def watch(self, on_change: OnChange) -> None:
+        """Call ``on_change`` from now on when a replica changed. A hint: it may be missed."""
+        ...

@@ -1,0 +1,114 @@
+"""Jobs: which processes run on a lease's slots, and how it went."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from enum import StrEnum
+from typing import Self
+
+from nimbus_hub.errors import Conflict, Ended
+
+__all__ = ["JOB_MOVES", "Job", "JobState", "Launch"]
+
+
+class JobState(StrEnum):
+    """Where a job is on its way; the last three are ends."""
+
+    QUEUED = "queued"
+    STARTING = "starting"
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    STOPPED = "stopped"
+
+    @property
+    def is_end(self) -> bool:
+        """Tell whether a job in this state is over."""
+        return not JOB_MOVES[self]
+
+
+JOB_MOVES: dict[JobState, frozenset[JobState]] = {
+    JobState.QUEUED: frozenset({JobState.STARTING, JobState.STOPPED, JobState.FAILED}),
+    JobState.STARTING: frozenset(
+        {
+            JobState.STARTING,
+            JobState.RUNNING,
+            JobState.SUCCEEDED,
+            JobState.FAILED,
+            JobState.STOPPED,
+        }
+    ),
+    JobState.RUNNING: frozenset(
+        {JobState.STARTING, JobState.SUCCEEDED, JobState.FAILED, JobState.STOPPED}
+    ),
+    JobState.SUCCEEDED: frozenset(),
+    JobState.FAILED: frozenset(),
+    JobState.STOPPED: frozenset(),
+}
+"""The states each state may be followed by; starting again is the next attempt."""
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """What a job runs: the user's command and where it runs, the same for every replica.
+
+    ``argv`` starts with ``python`` or another program of the environment. ``snapshot`` is
+    the digest of the working directory, or None for an empty one.
+    """
+
+    argv: tuple[str, ...]
+    framework: str = "script"
+    env: dict[str, str] = field(default_factory=dict)
+    snapshot: str | None = None
+    environment: str = "default"
+    retries: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One job. ``attempt`` counts from 1; there are at most ``launch.retries`` + 1."""
+
+    id: str
+    name: str
+    owner: str
+    lease_id: str
+    launch: Launch
+    created_at: datetime
+    state: JobState = JobState.QUEUED
+    target: JobState | None = None
+    reason: str = ""
+    attempt: int = 1
+    progress: float | None = None
+    progress_message: str = ""
+    started_at: datetime | None = None
+    ended_at: datetime | None = None
+    version: int = 1
+
+    @property
+    def attempts(self) -> int:
+        """Return how many attempts there may be."""
+        return self.launch.retries + 1
+
+    def moved(self, state: JobState, **changes: object) -> Self:
+        """Return this job in another state; raise Conflict if the table has no such move."""
+        if state not in JOB_MOVES[self.state]:
+            raise Conflict(f"job {self.id} is {self.state} and cannot become {state}")
+        return replace(self, state=state, **changes)  # type: ignore[arg-type]
+
+    def stopping(self, reason: str) -> Self:
+        """Return this job with its stop asked for; the first reason given stays."""
+        if self.state.is_end:
+            raise Ended(f"job {self.id} ended already: {self.reason or self.state}")
+        if self.target is not None:
+            return self
+        return replace(self, target=JobState.STOPPED, reason=reason)
+
+    def ended(self, state: JobState, reason: str, now: datetime) -> Self:
+        """Return this job over; what was asked for first wins over what is said now."""
+        return self.moved(
+            self.target or state,
+            target=None,
+            reason=self.reason if self.target else reason,
+            ended_at=now,
+        )

@@ -1,0 +1,124 @@
+"""Replicas: the processes of a job, what they run and what became of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+
+__all__ = ["REPLICA_MOVES", "LogChunk", "Replica", "ReplicaSpec", "ReplicaState", "ReplicaStatus"]
+
+
+class ReplicaState(StrEnum):
+    """Where a replica is on its way; the last two are ends."""
+
+    CREATED = "created"
+    PULLING = "pulling"
+    STARTING = "starting"
+    RUNNING = "running"
+    EXITED = "exited"
+    LOST = "lost"
+
+    @property
+    def is_end(self) -> bool:
+        """Tell whether the process is gone."""
+        return not REPLICA_MOVES[self]
+
+
+_GONE = frozenset({ReplicaState.EXITED, ReplicaState.LOST})
+REPLICA_MOVES: dict[ReplicaState, frozenset[ReplicaState]] = {
+    ReplicaState.CREATED: frozenset(
+        {ReplicaState.PULLING, ReplicaState.STARTING, ReplicaState.RUNNING}
+    )
+    | _GONE,
+    ReplicaState.PULLING: frozenset({ReplicaState.STARTING, ReplicaState.RUNNING}) | _GONE,
+    ReplicaState.STARTING: frozenset({ReplicaState.RUNNING}) | _GONE,
+    ReplicaState.RUNNING: _GONE,
+    ReplicaState.EXITED: frozenset(),
+    ReplicaState.LOST: frozenset(),
+}
+"""The states each state may be followed by."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaSpec:
+    """All an executor needs to run one replica: a value, computed before it is sent.
+
+    ``env`` is complete but for what only the host knows (HOME, PATH, USER and the
+    directories NIMBUS_OUTPUT_DIR, NIMBUS_LOG_DIR, NIMBUS_CHECKPOINT_DIR), which the
+    executor adds. ``argv[0]`` is looked up on the environment's PATH. ``snapshot`` is the
+    digest of the working directory, which replicas of a job on one host share.
+    """
+
+    id: str
+    job_id: str
+    owner: str
+    host: str
+    argv: tuple[str, ...]
+    env: dict[str, str] = field(default_factory=dict)
+    environment: str = "default"
+    snapshot: str | None = None
+    cpus_milli: int = 1000
+    memory_bytes: int = 2**30
+    gpus: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaStatus:
+    """What an executor knows of a replica.
+
+    ``exit_code`` is the process's, or minus the signal that ended it (as subprocess does);
+    None unless the state is exited. ``reason`` is a sentence for people where there is
+    more to say (could not start; ended by the memory limit).
+    """
+
+    state: ReplicaState
+    exit_code: int | None = None
+    reason: str = ""
+    started_at: datetime | None = None
+    ended_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LogChunk:
+    """Bytes of a replica's output from ``offset``; the next read starts at ``next_offset``.
+
+    ``is_complete`` says that the replica is gone and this reaches its last byte.
+    """
+
+    offset: int
+    data: bytes
+    is_complete: bool
+
+    @property
+    def next_offset(self) -> int:
+        """Return where the next read starts."""
+        return self.offset + len(self.data)
+
+
+@dataclass(frozen=True, slots=True)
+class Replica:
+    """One replica of one attempt of a job, as it is recorded. Ranks count from 0."""
+
+    id: str
+    job_id: str
+    attempt: int
+    role: str
+    role_rank: int
+    rank: int
+    host: str
+    state: ReplicaState = ReplicaState.CREATED
+    exit_code: int | None = None
+    reason: str = ""
+    started_at: datetime | None = None
+    ended_at: datetime | None = None
+
+    @property
+    def name(self) -> str:
+        """Return the name within the job, ``worker-0``."""
+        return f"{self.role}-{self.role_rank}"
+
+    @property
+    def has_failed(self) -> bool:
+        """Tell whether it ended in another way than with exit code 0."""
+        return self.state.is_end and self.exit_code != 0

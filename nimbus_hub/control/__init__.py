@@ -1,0 +1,1 @@
+"""What happens: leases, jobs and the one loop that acts."""

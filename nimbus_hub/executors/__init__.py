@@ -1,0 +1,1 @@
+"""How a replica runs: the contract and the engines behind it."""

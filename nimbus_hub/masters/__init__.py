@@ -1,0 +1,1 @@
+"""How the processes of a framework find each other: application masters, pure."""

@@ -1,0 +1,1 @@
+"""What things are: frozen values, enums and tables of moves; standard library only."""

@@ -1,0 +1,1 @@
+"""Where it is kept: SQLAlchemy; one public method is one transaction."""

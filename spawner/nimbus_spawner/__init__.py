@@ -1,0 +1,1 @@
+"""JupyterHub spawners that hold a Nimbus lease."""

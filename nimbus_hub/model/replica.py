@@ -69,12 +69,14 @@ class ReplicaStatus:
 
     ``exit_code`` is the process's, or minus the signal that ended it (as subprocess does);
     None unless the state is exited. ``reason`` is a sentence for people where there is
-    more to say (could not start; ended by the memory limit).
+    more to say (could not start; ended by the memory limit). ``directory`` is where the
+    job's files are: ``work``, ``output``, ``logs`` and ``checkpoints`` are below it.
     """
 
     state: ReplicaState
     exit_code: int | None = None
     reason: str = ""
+    directory: str = ""
     started_at: datetime | None = None
     ended_at: datetime | None = None
 
@@ -110,6 +112,7 @@ class Replica:
     state: ReplicaState = ReplicaState.CREATED
     exit_code: int | None = None
     reason: str = ""
+    directory: str = ""
     started_at: datetime | None = None
     ended_at: datetime | None = None
 

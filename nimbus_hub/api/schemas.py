@@ -177,6 +177,13 @@ class Lease(Response):
     version: int
 
 
+class LeaseWarning(Response):
+    """A lease ends in ``seconds``."""
+
+    lease: Lease
+    seconds: int
+
+
 class LeaseList(Response):
     """Leases, newest first."""
 

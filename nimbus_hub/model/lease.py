@@ -121,9 +121,7 @@ class Lease:
             raise Conflict(f"lease {self.id} is {self.state} and cannot become {state}")
         return replace(self, state=state, **changes)  # type: ignore[arg-type]
 
-    def granted(
-        self, slots: tuple[Slot, ...], now: datetime, latest_end: timedelta
-    ) -> Self:
+    def granted(self, slots: tuple[Slot, ...], now: datetime, latest_end: timedelta) -> Self:
         """Return this lease holding ``slots`` from now on."""
         return self.moved(
             LeaseState.GRANTED,

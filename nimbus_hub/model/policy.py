@@ -55,6 +55,6 @@ class LeasePolicy:
     def renewed_end(
         self, now: datetime, end: datetime, latest_end: datetime, asked: timedelta | None
     ) -> datetime:
-        """Return the end after a renewal: ``asked`` from now, never earlier, never past the bound."""
+        """Return the end after a renewal: ``asked`` from now, never earlier nor past bounds."""
         step = self.renewal if asked is None else self.length(asked)
         return max(end, min(now + step, latest_end))

@@ -33,7 +33,7 @@ class SlotGroup:
                 f"role must be lower-case letters, digits and dashes, got {self.role!r}"
             )
         if not 1 <= self.count <= 10_000:
-            raise InvalidRequest(f"{self.role} count must be at least 1, got {self.count}")
+            raise InvalidRequest(f"{self.role}s must be at least 1, got {self.count}")
         if self.cpus_milli <= 0:
             raise InvalidRequest(f"cpus must be more than 0, got {self.cpus_milli / 1000:g}")
         if self.memory_bytes <= 0:

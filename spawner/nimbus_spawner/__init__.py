@@ -1,1 +1,4 @@
-"""JupyterHub spawners that hold a Nimbus lease."""
+"""JupyterHub spawners that hold a Nimbus lease.
+
+This file imports nothing: the server of a session starts through this package.
+"""

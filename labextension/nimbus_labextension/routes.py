@@ -1,0 +1,207 @@
+"""The lease of this session, for the browser: ``{base_url}nimbus/lease``.
+
+The user's own server asks the Nimbus service with its token, so that no such token ever
+is in a browser. Requests are authenticated by the server as all of its own are, and do not
+count as activity: a page that polls must not keep an idle session alive. Errors of the
+service are passed on as they are: status, code and message.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import functools
+import json
+import logging
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Protocol
+
+from jupyter_server.base.handlers import APIHandler
+from jupyter_server.utils import url_path_join
+from tornado.web import Application, authenticated
+
+from nimbus_hub.client import Client
+from nimbus_hub.client.environment import session_lease_id
+from nimbus_hub.errors import (
+    Conflict,
+    Forbidden,
+    InvalidRequest,
+    NimbusError,
+    NotFound,
+    TooLarge,
+    Unauthenticated,
+    Unavailable,
+)
+
+if TYPE_CHECKING:
+    from nimbus_hub.client.resources import Lease
+
+__all__ = ["LeaseClient", "Session", "add_routes", "session_of_environment"]
+
+log = logging.getLogger(__name__)
+
+SETTING = "nimbus_session"
+THREADS = 4
+RELEASE_REASON = "given back in JupyterLab"
+
+STATUSES: Mapping[type[NimbusError], HTTPStatus] = {
+    TooLarge: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+    InvalidRequest: HTTPStatus.BAD_REQUEST,
+    Unauthenticated: HTTPStatus.UNAUTHORIZED,
+    Forbidden: HTTPStatus.FORBIDDEN,
+    NotFound: HTTPStatus.NOT_FOUND,
+    Conflict: HTTPStatus.CONFLICT,
+    Unavailable: HTTPStatus.SERVICE_UNAVAILABLE,
+}
+
+
+class LeaseClient(Protocol):
+    """What the routes need of ``nimbus_hub.client.Client``; it blocks, in a thread."""
+
+    def lease(self, lease_id: str, /) -> Lease:
+        """Return the lease."""
+
+    def renew(self, lease_id: str, /, duration: str | float | None = None) -> Lease:
+        """Move the end of the lease to ``duration`` from now."""
+
+    def saved(self, lease_id: str, /) -> Lease:
+        """Tell that all documents are saved."""
+
+    def release(self, lease_id: str, /, reason: str = "") -> Lease:
+        """End the lease."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Session:
+    """The lease that this server runs under, and the way to ask about it."""
+
+    lease_id: str
+    client: LeaseClient
+    pool: ThreadPoolExecutor = dataclasses.field(
+        default_factory=lambda: ThreadPoolExecutor(THREADS, thread_name_prefix="nimbus")
+    )
+
+
+def session_of_environment() -> Session | None:
+    """Return the session of this server; None where it runs without a lease."""
+    lease_id = session_lease_id()
+    if lease_id is None:
+        return None
+    try:
+        return Session(lease_id, Client.from_environment())
+    except NimbusError as error:
+        log.warning("lease %s is not shown: %s", lease_id, error.message)
+        return None
+
+
+def add_routes(application: Application, session: Session | None) -> None:
+    """Add the routes to a server; ``session`` is what they answer about."""
+    application.settings[SETTING] = session
+    base_url: str = application.settings["base_url"]
+    routes: dict[str, type[_Handler]] = {
+        "": LeaseHandler,
+        "renew": RenewHandler,
+        "saved": SavedHandler,
+        "release": ReleaseHandler,
+    }
+    handlers = [
+        (url_path_join(base_url, "nimbus", "lease", verb), handler)
+        for verb, handler in routes.items()
+    ]
+    application.add_handlers(".*$", handlers)
+
+
+def status_of(error: NimbusError) -> HTTPStatus:
+    """Return the HTTP status for an error, as the service itself uses it."""
+    for cls in type(error).__mro__:
+        if cls in STATUSES:
+            return STATUSES[cls]
+    return HTTPStatus.INTERNAL_SERVER_ERROR
+
+
+def lease_json(lease: Lease) -> str:
+    """Return the lease as the service's JSON."""
+    return json.dumps(dataclasses.asdict(lease), default=_json_value)
+
+
+def _duration(body: object) -> str | float | None:
+    if not isinstance(body, dict):
+        raise InvalidRequest(f"the body must be a JSON object, got {body!r}")
+    duration: object = body.get("duration")
+    if duration is not None and not isinstance(duration, str | int | float):
+        raise InvalidRequest(f"duration must be a text such as '90m' or seconds, got {duration!r}")
+    return duration
+
+
+def _json_value(value: object) -> str:
+    if isinstance(value, datetime):
+        return value.isoformat()
+    raise TypeError(f"a lease holds a {type(value).__name__}, which has no JSON")
+
+
+class _Handler(APIHandler):
+    """Base: runs a call of the client in a thread and answers with the lease."""
+
+    _track_activity = False
+
+    async def answer(self, call: Callable[[Session], Lease]) -> None:
+        """Answer with what the call returns, or with its error."""
+        try:
+            session = self._session()
+            loop = asyncio.get_running_loop()
+            lease = await loop.run_in_executor(session.pool, functools.partial(call, session))
+        except NimbusError as error:
+            self.set_status(status_of(error))
+            self.finish(json.dumps({"code": error.code, "message": error.message}))
+        else:
+            self.finish(lease_json(lease))
+
+    def _session(self) -> Session:
+        session: Session | None = self.settings[SETTING]
+        if session is None:
+            raise NotFound("this server runs without a Nimbus lease")
+        return session
+
+
+class LeaseHandler(_Handler):
+    """The lease as it is."""
+
+    @authenticated
+    async def get(self) -> None:
+        """Return the lease."""
+        await self.answer(lambda session: session.client.lease(session.lease_id))
+
+
+class RenewHandler(_Handler):
+    """The end of the lease."""
+
+    @authenticated
+    async def post(self) -> None:
+        """Move the end: by the policy's step, or to ``duration`` from now."""
+        body: object = self.get_json_body() or {}
+        await self.answer(
+            lambda session: session.client.renew(session.lease_id, _duration(body))
+        )
+
+
+class SavedHandler(_Handler):
+    """The page's word that its documents are saved."""
+
+    @authenticated
+    async def post(self) -> None:
+        """Let the service go on with the reclaim."""
+        await self.answer(lambda session: session.client.saved(session.lease_id))
+
+
+class ReleaseHandler(_Handler):
+    """Giving the lease back before its end."""
+
+    @authenticated
+    async def post(self) -> None:
+        """End the lease; the service then stops this server."""
+        await self.answer(
+            lambda session: session.client.release(session.lease_id, reason=RELEASE_REASON)
+        )

@@ -1,0 +1,67 @@
+/**
+ * The lease's requests, sent to the user's own server, which holds the token.
+ */
+import { URLExt } from '@jupyterlab/coreutils';
+import { ServerConnection } from '@jupyterlab/services';
+
+import type { ILeaseApi } from './model';
+import type { Error as WireError, Lease } from './wire';
+
+/** A refusal with the service's code and its sentence for people. */
+export class ApiError extends Error {
+  constructor(
+    readonly status: number,
+    readonly code: string,
+    message: string
+  ) {
+    super(message);
+  }
+}
+
+export class LeaseApi implements ILeaseApi {
+  constructor(private readonly _settings: ServerConnection.ISettings) {}
+
+  async lease(): Promise<Lease | null> {
+    try {
+      return await this._request('GET', '');
+    } catch (error) {
+      if (error instanceof ApiError && error.status === 404) {
+        return null;
+      }
+      throw error;
+    }
+  }
+
+  renew(): Promise<Lease> {
+    return this._request('POST', 'renew');
+  }
+
+  saved(): Promise<Lease> {
+    return this._request('POST', 'saved');
+  }
+
+  release(): Promise<Lease> {
+    return this._request('POST', 'release');
+  }
+
+  private async _request(method: 'GET' | 'POST', verb: string): Promise<Lease> {
+    const url = URLExt.join(this._settings.baseUrl, 'nimbus', 'lease', verb);
+    const init =
+      method === 'POST' ? { body: '{}', method } : { cache: 'no-store' as const, method };
+    const response = await ServerConnection.makeRequest(url, init, this._settings);
+    if (!response.ok) {
+      throw await failure(response);
+    }
+    return (await response.json()) as Lease;
+  }
+}
+
+async function failure(response: Response): Promise<ApiError> {
+  const fallback = `The server answered ${response.status} ${response.statusText}.`;
+  try {
+    const body = (await response.json()) as Partial<WireError>;
+    return new ApiError(response.status, body.code ?? 'error', body.message ?? fallback);
+  } catch {
+    return new ApiError(response.status, 'error', fallback);
+  }
+}

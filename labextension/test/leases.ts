@@ -1,0 +1,40 @@
+/** Leases for tests: active for two hours from START, if not said otherwise. */
+import type { Lease } from '../src/wire';
+
+export const START = Date.parse('2026-11-23T12:00:00Z');
+
+/** Return the instant so many seconds after START. */
+export function at(seconds: number): string {
+  return new Date(START + seconds * 1000).toISOString();
+}
+
+export function lease(changes: Partial<Lease> = {}): Lease {
+  return {
+    active_at: at(0),
+    can_renew: true,
+    created_at: at(0),
+    ended_at: null,
+    environment: 'default',
+    expires_at: at(7200),
+    granted_at: at(0),
+    groups: [],
+    id: 'l-1',
+    is_ended: false,
+    kind: 'session',
+    latest_end: at(43_200),
+    length_seconds: 7200,
+    name: '',
+    now: at(0),
+    owner: 'ada',
+    position: null,
+    reason: '',
+    renewal_seconds: 7200,
+    renewals: 0,
+    slots: [],
+    starts_by: null,
+    state: 'active',
+    version: 1,
+    warnings_seconds: [900, 300, 60],
+    ...changes
+  };
+}

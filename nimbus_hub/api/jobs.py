@@ -1,0 +1,157 @@
+"""Jobs over HTTP."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Literal
+
+from pydantic import Field
+
+from nimbus_hub.api import schemas
+from nimbus_hub.api.handler import ApiHandler, Operation, Query
+from nimbus_hub.api.identity import Scope
+from nimbus_hub.api.leases import IS_LIVE, WaitQuery
+from nimbus_hub.api.views import job_view, plan_view, slot_groups
+from nimbus_hub.control.bus import Change
+from nimbus_hub.control.jobs import JobView
+from nimbus_hub.errors import NotFound
+from nimbus_hub.model.job import Job, Launch
+from nimbus_hub.model.lease import Lease
+from nimbus_hub.model.quantities import parse_duration
+
+__all__ = ["JobBase", "JobHandler", "JobsHandler", "ProgressHandler", "StopHandler"]
+
+
+class ListQuery(Query):
+    """Which jobs to list."""
+
+    state: Literal["live", "ended", "all"] = "live"
+    limit: int = Field(default=100, ge=1, le=1000)
+
+
+class SubmitQuery(Query):
+    """Whether to tell only what would happen."""
+
+    dry_run: bool = False
+
+
+class JobBase(ApiHandler):
+    """What the handlers of jobs share."""
+
+    async def own(self, job_id: str) -> JobView:
+        """Return a job the caller may reach; raise NotFound."""
+        if self.caller.job_id not in (None, job_id):
+            raise NotFound(f"there is no job {job_id}")
+        return await self.services.control.jobs.get(job_id, self.owner)
+
+
+class JobsHandler(JobBase):
+    """The jobs of the caller; an administrator's: of everybody."""
+
+    operations = {
+        "get": Operation("List jobs", Scope.READ, schemas.JobList, query=ListQuery),
+        "post": Operation(
+            "Submit a job",
+            Scope.USE,
+            schemas.Job,
+            status=201,
+            body=schemas.JobRequest,
+            query=SubmitQuery,
+            also={200: schemas.Plan},
+        ),
+    }
+
+    async def get(self) -> None:
+        """List jobs, newest first."""
+        query = self.parse_query(ListQuery)
+        control = self.services.control
+        jobs = await control.records.read(
+            control.records.store.jobs,
+            owner=self.owner,
+            is_live=IS_LIVE[query.state],
+            limit=query.limit,
+        )
+        views = [await control.jobs.view(job) for job in jobs]
+        self.reply(schemas.JobList(items=[job_view(view) for view in views]))
+
+    async def post(self) -> None:
+        """Submit a job, or tell where it would run."""
+        dry_run = self.parse_query(SubmitQuery).dry_run
+        request = self.parse_body(schemas.JobRequest)
+        launch = Launch(
+            argv=tuple(request.argv),
+            framework=request.framework,
+            env=request.env,
+            snapshot=request.snapshot,
+            environment=request.environment,
+            retries=request.retries,
+        )
+        groups = slot_groups(request.groups)
+        length: timedelta | None = (
+            None if request.duration is None else parse_duration(request.duration)
+        )
+        jobs = self.services.control.jobs
+        owner = self.caller.name
+        if dry_run:
+            planned = await jobs.plan(owner, launch, groups, name=request.name, length=length)
+            self.reply(plan_view(planned), 200)
+        else:
+            view = await jobs.submit(owner, launch, groups, name=request.name, length=length)
+            self.reply(job_view(view))
+
+
+class JobHandler(JobBase):
+    """One job."""
+
+    operations = {
+        "get": Operation("Show a job", Scope.READ, schemas.Job, query=WaitQuery, for_jobs=True),
+    }
+
+    async def get(self, job_id: str) -> None:
+        """Show a job, at once or when it or its lease changed."""
+        query = self.parse_query(WaitQuery)
+        view = await self.own(job_id)
+
+        def wanted(change: Change) -> bool:
+            return isinstance(change, (Job, Lease)) and change.id in (job_id, view.lease.id)
+
+        with self.services.control.bus.subscribe(wanted) as changes:
+            shown = job_view(await self.own(job_id))
+            if query.after is not None and shown.version <= query.after:
+                await changes.get(query.timeout)
+                shown = job_view(await self.own(job_id))
+        self.reply(shown)
+
+
+class StopHandler(JobBase):
+    """Stopping."""
+
+    operations = {"post": Operation("Stop a job", Scope.USE, schemas.Job, body=schemas.EndRequest)}
+
+    async def post(self, job_id: str) -> None:
+        """Ask for the end of a job."""
+        request = self.parse_body(schemas.EndRequest)
+        view = await self.own(job_id)
+        reason = request.reason or f"stopped by {self.caller.name}"
+        self.reply(job_view(await self.services.control.jobs.stop(view.job.id, reason)))
+
+
+class ProgressHandler(JobBase):
+    """How far a job is."""
+
+    operations = {
+        "post": Operation(
+            "Report progress",
+            Scope.USE,
+            schemas.Job,
+            body=schemas.ProgressRequest,
+            for_jobs=True,
+        )
+    }
+
+    async def post(self, job_id: str) -> None:
+        """Record how far a job is."""
+        request = self.parse_body(schemas.ProgressRequest)
+        view = await self.own(job_id)
+        jobs = self.services.control.jobs
+        self.reply(job_view(await jobs.report(view.job.id, request.fraction, request.message)))

@@ -1,0 +1,203 @@
+"""Leases over HTTP."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+from pydantic import Field
+
+from nimbus_hub.api import schemas
+from nimbus_hub.api.handler import ApiHandler, Operation, Query
+from nimbus_hub.api.identity import Scope
+from nimbus_hub.api.views import lease_view, slot_groups
+from nimbus_hub.control.bus import Change
+from nimbus_hub.errors import Forbidden
+from nimbus_hub.model.lease import Lease, LeaseKind, LeaseState
+from nimbus_hub.model.quantities import parse_duration
+
+__all__ = [
+    "ActivateHandler",
+    "LeaseHandler",
+    "LeasesHandler",
+    "QueueHandler",
+    "ReleaseHandler",
+    "RenewHandler",
+    "SavedHandler",
+    "WaitQuery",
+]
+
+IS_LIVE = {"live": True, "ended": False, "all": None}
+
+
+class ListQuery(Query):
+    """Which leases to list."""
+
+    state: Literal["live", "ended", "all"] = "live"
+    kind: LeaseKind | None = None
+    owner: str | None = None
+    name: str | None = None
+    limit: int = Field(default=100, ge=1, le=1000)
+
+
+class WaitQuery(Query):
+    """Answer only when the version is greater than ``after``, or ``timeout`` seconds passed."""
+
+    after: int | None = Field(default=None, ge=0, le=2**53)
+    timeout: float = Field(default=20.0, ge=0, le=30)
+
+
+class LeaseBase(ApiHandler):
+    """What the handlers of leases share."""
+
+    async def own(self, lease_id: str) -> Lease:
+        """Return a lease the caller may reach; raise NotFound."""
+        return await self.services.control.leases.get(lease_id, self.owner)
+
+    def show(self, lease: Lease) -> schemas.Lease:
+        """Show a lease as it is now."""
+        control = self.services.control
+        return lease_view(lease, control.leases, control.clock.now())
+
+    async def list(self, **wanted: object) -> schemas.LeaseList:
+        """Return leases that match."""
+        store = self.services.control.records.store
+        found = await self.services.control.records.read(store.leases, **wanted)  # type: ignore[arg-type]
+        return schemas.LeaseList(items=[self.show(lease) for lease in found])
+
+
+class LeasesHandler(LeaseBase):
+    """The leases of the caller; an administrator's: of everybody."""
+
+    operations = {
+        "get": Operation("List leases", Scope.READ, schemas.LeaseList, query=ListQuery),
+        "post": Operation(
+            "Ask for a lease", Scope.USE, schemas.Lease, status=201, body=schemas.LeaseRequest
+        ),
+    }
+
+    async def get(self) -> None:
+        """List leases, newest first."""
+        query = self.parse_query(ListQuery)
+        if query.owner not in (None, self.caller.name) and not self.caller.is_admin:
+            raise Forbidden(f"{self.caller.name} may not list the leases of {query.owner}")
+        self.reply(
+            await self.list(
+                owner=query.owner if self.caller.is_admin else self.caller.name,
+                kind=query.kind,
+                name=query.name,
+                is_live=IS_LIVE[query.state],
+                limit=query.limit,
+            )
+        )
+
+    async def post(self) -> None:
+        """Ask for a lease for a session; it is queued and granted when there is room."""
+        request = self.parse_body(schemas.LeaseRequest)
+        if not self.caller.is_admin:
+            raise Forbidden("sessions are started at the hub's page, which asks for their lease")
+        leases = self.services.control.leases
+        lease = leases.draft(
+            LeaseKind(request.kind),
+            request.owner or self.caller.name,
+            slot_groups(request.groups),
+            name=request.name,
+            environment=request.environment,
+            length=None if request.duration is None else parse_duration(request.duration),
+            wait=None if request.wait is None else parse_duration(request.wait),
+        )
+        self.reply(self.show(await leases.request(lease)))
+
+
+class LeaseHandler(LeaseBase):
+    """One lease."""
+
+    operations = {
+        "get": Operation("Show a lease", Scope.READ, schemas.Lease, query=WaitQuery),
+    }
+
+    async def get(self, lease_id: str) -> None:
+        """Show a lease, at once or when it changed."""
+        query = self.parse_query(WaitQuery)
+        with self.services.control.bus.subscribe(changes_of(lease_id)) as changes:
+            lease = await self.own(lease_id)
+            if query.after is not None and lease.version <= query.after:
+                await changes.get(query.timeout)
+                lease = await self.own(lease_id)
+        self.reply(self.show(lease))
+
+
+class ActivateHandler(LeaseBase):
+    """The spawner's word that a session is ready."""
+
+    operations = {"post": Operation("Start a lease's time", Scope.ADMIN, schemas.Lease)}
+
+    async def post(self, lease_id: str) -> None:
+        """Record that what holds the lease is ready."""
+        self.reply(self.show(await self.services.control.leases.activate(lease_id)))
+
+
+class RenewHandler(LeaseBase):
+    """Renewals."""
+
+    operations = {
+        "post": Operation("Renew a lease", Scope.USE, schemas.Lease, body=schemas.RenewRequest)
+    }
+
+    async def post(self, lease_id: str) -> None:
+        """Move the end of a lease, within policy."""
+        request = self.parse_body(schemas.RenewRequest)
+        length = None if request.duration is None else parse_duration(request.duration)
+        lease = await self.own(lease_id)
+        self.reply(self.show(await self.services.control.leases.renew(lease.id, length)))
+
+
+class ReleaseHandler(LeaseBase):
+    """Giving back."""
+
+    operations = {
+        "post": Operation("Give a lease back", Scope.USE, schemas.Lease, body=schemas.EndRequest)
+    }
+
+    async def post(self, lease_id: str) -> None:
+        """Ask for the end of a lease; the spawner says that its end has come."""
+        request = self.parse_body(schemas.EndRequest)
+        lease = await self.own(lease_id)
+        reason = request.reason or f"given back by {self.caller.name}"
+        leases = self.services.control.leases
+        if not request.is_stopped:
+            lease = await leases.release(lease.id, reason)
+        elif self.caller.is_admin:
+            lease = await leases.stopped(lease.id, reason)
+        else:
+            raise Forbidden("only the hub may say that a session has stopped")
+        self.reply(self.show(lease))
+
+
+class SavedHandler(LeaseBase):
+    """The session's word that its documents are saved."""
+
+    operations = {"post": Operation("Documents are saved", Scope.USE, schemas.Lease)}
+
+    async def post(self, lease_id: str) -> None:
+        """Record that an end need not wait for documents any longer."""
+        lease = await self.own(lease_id)
+        self.reply(self.show(await self.services.control.leases.saved(lease.id)))
+
+
+class QueueHandler(LeaseBase):
+    """What waits."""
+
+    operations = {"get": Operation("List what waits", Scope.READ, schemas.LeaseList)}
+
+    async def get(self) -> None:
+        """List the caller's waiting leases by position; an administrator's: everybody's."""
+        live = await self.list(owner=self.owner, is_live=True, limit=1000)
+        waiting = [lease for lease in live.items if lease.state == LeaseState.QUEUED]
+        waiting.sort(key=lambda lease: (lease.position or 0, lease.created_at))
+        self.reply(schemas.LeaseList(items=waiting))
+
+
+def changes_of(object_id: str) -> Callable[[Change], bool]:
+    """Want the changes of one lease or job."""
+    return lambda change: getattr(change, "id", None) == object_id

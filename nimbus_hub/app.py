@@ -1,0 +1,304 @@
+"""The composition root: the Nimbus service as an application.
+
+The only module that knows all others. JupyterHub runs it as a managed service and tells it
+by environment variables where to listen and how to reach the hub
+(https://jupyterhub.readthedocs.io/en/stable/reference/services.html).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import secrets
+import signal
+import sys
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, cast
+from urllib.parse import urlsplit
+
+from jupyterhub.services.auth import HubOAuth
+from tornado.httpserver import HTTPServer
+from tornado.web import Application as WebApplication
+from traitlets import Bool, Dict, Float, Int, TraitError, Unicode, validate
+from traitlets.config import Application
+
+from nimbus_hub import __version__
+from nimbus_hub.api.describe import description
+from nimbus_hub.api.identity import HubIdentity, JobIdentity
+from nimbus_hub.api.routes import tornado_routes
+from nimbus_hub.api.services import Services
+from nimbus_hub.clock import SystemClock
+from nimbus_hub.control.cluster import read_cluster
+from nimbus_hub.control.control import Control
+from nimbus_hub.control.sessions import Sessions
+from nimbus_hub.control.settings import Settings
+from nimbus_hub.errors import NimbusError
+from nimbus_hub.executors.jupyterhub import HubSessions
+from nimbus_hub.executors.local import LocalExecutor
+from nimbus_hub.model.lease import LeaseKind, LeaseState
+from nimbus_hub.model.policy import LeasePolicy
+from nimbus_hub.model.quantities import parse_duration, parse_memory
+from nimbus_hub.store.snapshots import SnapshotStore
+from nimbus_hub.store.store import Store
+from nimbus_hub.web.home import page_routes
+
+__all__ = ["NimbusHub", "end_everything", "main"]
+
+log = logging.getLogger(__name__)
+
+_DEFAULT_PREFIX = "/services/nimbus"
+_DRAIN_SECONDS = 60.0
+
+
+class NimbusHub(Application):
+    """The Nimbus service."""
+
+    name = "nimbus-hub serve"
+    description = "The Nimbus service, which JupyterHub runs as a managed service."
+    version = __version__
+
+    aliases = {  # noqa: RUF012 - traitlets' own form
+        "state": "NimbusHub.state_dir",
+        "config": "NimbusHub.config_file",
+        "cluster": "NimbusHub.cluster_file",
+        "log-level": "Application.log_level",
+    }
+
+    config_file = Unicode("", help="A Python file that sets c.NimbusHub.*").tag(config=True)
+    state_dir = Unicode(
+        ".nimbus", help="Directory of the database, secrets, records and snapshots"
+    ).tag(config=True)
+    database_url = Unicode(
+        "", help="Database as an SQLAlchemy URL; by default SQLite in the state directory"
+    ).tag(config=True)
+    cluster_file = Unicode(
+        "", help="YAML file that declares hosts; without it this machine is the only one"
+    ).tag(config=True)
+    environments = Dict(
+        {},
+        help="Software that sessions and jobs run in: name to {'bin': directory of its programs, "
+        "'description': text}; by default the service's own, named 'default'",
+    ).tag(config=True)
+    cpu_overcommit = Float(
+        2.0, min=1.0, help="CPUs to lease for each core of this machine; notebooks mostly idle"
+    ).tag(config=True)
+    snapshot_limit = Unicode("500M", help="Largest working directory of a job").tag(config=True)
+    default_length = Unicode("2h", help="Length of a session's lease").tag(config=True)
+    longest_length = Unicode("12h", help="Longest a session's lease may be asked for").tag(
+        config=True
+    )
+    renewal = Unicode("2h", help="A renewal moves the end to this from now").tag(config=True)
+    renewals = Int(100, min=0, help="How often a lease may be renewed").tag(config=True)
+    latest_end = Unicode("12h", help="Latest end of a session's lease after its start").tag(
+        config=True
+    )
+    job_length = Unicode("1d", help="Length of a job's lease").tag(config=True)
+    longest_job = Unicode("7d", help="Longest a job's lease may be asked for or renewed to").tag(
+        config=True
+    )
+    save_time = Unicode("10s", help="How long an ending session may save its documents").tag(
+        config=True
+    )
+    stop_grace = Unicode("10s", help="From asking a replica to end until it is killed").tag(
+        config=True
+    )
+    start_time = Unicode("5m", help="How long a granted session or gang may take to start").tag(
+        config=True
+    )
+    trust_token_cache = Bool(
+        True, help="Keep the hub's answer about a token for a minute instead of asking each time"
+    ).tag(config=True)
+
+    @validate(
+        "default_length",
+        "longest_length",
+        "renewal",
+        "latest_end",
+        "job_length",
+        "longest_job",
+        "save_time",
+        "stop_grace",
+        "start_time",
+    )
+    def _valid_duration(self, proposal: Any) -> str:
+        try:
+            parse_duration(proposal.value)
+        except NimbusError as error:
+            raise TraitError(f"NimbusHub.{proposal.trait.name}: {error.message}") from error
+        return str(proposal.value)
+
+    def initialize(self, argv: list[str] | None = None) -> None:
+        """Read the command line and the configuration file; the command line wins."""
+        self.parse_command_line(argv)
+        if self.config_file:
+            given = self.cli_config
+            self.load_config_file(self.config_file)
+            self.update_config(given)
+
+    def start(self) -> None:
+        """Serve until told to end."""
+        logging.basicConfig(
+            level=cast("int", self.log_level),
+            format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+        )
+        logging.getLogger("httpx").setLevel(logging.WARNING)
+        asyncio.run(self.serve())
+
+    async def serve(self) -> None:
+        """Serve until SIGTERM or SIGINT."""
+        ending = asyncio.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, ending.set)
+        hub = HubOAuth(cache_max_age=60 if self.trust_token_cache else 0)
+        sessions = HubSessions(hub.api_url, hub.api_token)
+        control = self.control(sessions)
+        acting = asyncio.create_task(control.reconciler.run())
+        server = self._listen(control, hub)
+        try:
+            ended = asyncio.create_task(ending.wait())
+            await asyncio.wait({acting, ended}, return_when=asyncio.FIRST_COMPLETED)
+            if acting.done():
+                acting.result()
+        finally:
+            server.stop()
+            acting.cancel()
+            await asyncio.gather(acting, return_exceptions=True)
+            await sessions.close()
+            control.close()
+
+    def control(self, sessions: Sessions) -> Control:
+        """Put the control layer together."""
+        state = Path(self.state_dir).absolute()
+        state.mkdir(mode=0o700, parents=True, exist_ok=True)
+        snapshots = SnapshotStore(state / "snapshots", parse_memory(self.snapshot_limit))
+        environments = self._environments()
+        executor = LocalExecutor(
+            state,
+            {name: Path(given["bin"]) for name, given in environments.items()},
+            snapshots.unpack,
+            read_cluster(Path(self.cluster_file)) if self.cluster_file else (),
+            self.cpu_overcommit,
+        )
+        settings = Settings(
+            api_url=os.environ.get("NIMBUS_API_URL", f"http://127.0.0.1:8000{_DEFAULT_PREFIX}"),
+            job_token_secret=_kept_secret(state / "secrets" / "job_tokens"),
+            environments={
+                name: given.get("description", "") for name, given in environments.items()
+            },
+            policies=self._policies(),
+            save=parse_duration(self.save_time),
+            stop_grace=parse_duration(self.stop_grace),
+            start=parse_duration(self.start_time),
+        )
+        return Control(
+            store=Store.open(self.database_url or f"sqlite:///{state / 'nimbus.sqlite'}"),
+            snapshots=snapshots,
+            executors=[executor],
+            sessions=sessions,
+            settings=settings,
+            clock=SystemClock(),
+        )
+
+    def _environments(self) -> dict[str, dict[str, str]]:
+        own = {
+            "bin": str(Path(sys.executable).parent),
+            "description": f"Python {sys.version_info.major}.{sys.version_info.minor} of the hub",
+        }
+        return dict(self.environments) or {"default": own}
+
+    def _policies(self) -> dict[LeaseKind, LeasePolicy]:
+        session = LeasePolicy(
+            default=parse_duration(self.default_length),
+            longest=parse_duration(self.longest_length),
+            renewal=parse_duration(self.renewal),
+            renewals=self.renewals,
+            latest_end=parse_duration(self.latest_end),
+        )
+        length = parse_duration(self.job_length)
+        longest = parse_duration(self.longest_job)
+        job = LeasePolicy(length, longest, length, self.renewals, longest, (timedelta(minutes=15),))
+        return {LeaseKind.SESSION: session, LeaseKind.JOB: job}
+
+    def _listen(self, control: Control, hub: HubOAuth) -> HTTPServer:
+        prefix = os.environ.get("JUPYTERHUB_SERVICE_PREFIX", _DEFAULT_PREFIX).rstrip("/")
+        url = urlsplit(os.environ.get("JUPYTERHUB_SERVICE_URL", "http://127.0.0.1:8001"))
+        jobs = JobIdentity(control.settings.job_token_secret, control.records.job)
+        services = Services(control, (jobs, HubIdentity(hub)))
+        web = WebApplication(
+            [*tornado_routes(prefix, services), *page_routes(prefix, control, hub)],
+            openapi=description(),
+            template_path=str(Path(__file__).parent / "web" / "templates"),
+            cookie_secret=secrets.token_bytes(32),
+            log_function=_log_request,
+        )
+        server = HTTPServer(web, xheaders=True)
+        server.listen(url.port or 8001, url.hostname or "127.0.0.1")
+        log.info("Nimbus listens at %s%s", url.geturl().rstrip("/"), prefix)
+        return server
+
+
+class _NoSessions:
+    """Stands where the hub would, when there is none: its servers are gone with it."""
+
+    async def stop(self, owner: str, name: str) -> bool:
+        """Tell that the server is gone."""
+        return True
+
+    async def running(self) -> frozenset[tuple[str, str]]:
+        """Tell that no server runs."""
+        return frozenset()
+
+
+def end_everything(state_dir: Path, reason: str) -> None:
+    """End every lease and job of a state directory whose service and hub do not run.
+
+    Blocks until all are over; raises TimeoutError when that takes more than a minute.
+    """
+    app = NimbusHub(state_dir=str(state_dir))
+    asyncio.run(_drain(app.control(_NoSessions()), reason))
+
+
+async def _drain(control: Control, reason: str) -> None:
+    acting = asyncio.create_task(control.reconciler.run())
+    try:
+        async with asyncio.timeout(_DRAIN_SECONDS):
+            for lease in (await control.records.read(control.records.store.live)).leases:
+                await control.leases.end(lease.id, LeaseState.RELEASED, reason)
+            with control.bus.subscribe(lambda _: True) as changes:
+                while any((await control.records.read(control.records.store.live))[:2]):
+                    await changes.get(0.5)
+    finally:
+        acting.cancel()
+        await asyncio.gather(acting, return_exceptions=True)
+        control.close()
+
+
+def _kept_secret(path: Path) -> bytes:
+    """Return the secret kept in a file, made at the first time for the owner alone."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        return path.read_bytes()
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(secrets.token_bytes(32))
+    return path.read_bytes()
+
+
+def _log_request(handler: Any) -> None:
+    if handler.get_status() >= 500:
+        log.error("%s %s: %d", handler.request.method, handler.request.path, handler.get_status())
+
+
+def main() -> None:
+    """Run the service; an error for people is one line and exit code 1."""
+    try:
+        NimbusHub.launch_instance()
+    except NimbusError as error:
+        raise SystemExit(f"nimbus-hub: {error.message}") from error
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,309 @@
+"""The API from Python: one method per call, resources in and out.
+
+A Client may be used from several threads. ``close`` it, or use it as a context manager.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import httpx
+
+from nimbus_hub.client import environment
+from nimbus_hub.client.follow import PATIENCE_SECONDS, follow
+from nimbus_hub.client.requests import GroupRequest, JobRequest
+from nimbus_hub.client.resources import (
+    Health,
+    Host,
+    Job,
+    Lease,
+    LeaseWarning,
+    LogText,
+    Options,
+    Plan,
+    Snapshot,
+    decode,
+)
+from nimbus_hub.client.snapshot import Manifest, scan, tar_chunks, tar_size
+from nimbus_hub.client.transport import Transport
+from nimbus_hub.errors import Conflict, Unavailable
+
+__all__ = ["Client", "Progress"]
+
+Progress = Callable[[int, int], None]
+"""Called with the bytes sent and the bytes to send."""
+
+_API = "/api/v1"
+
+
+class Client:
+    """Talks to the Nimbus service at ``url`` (with /services/nimbus) with a hub's token."""
+
+    def __init__(self, url: str, token: str, http: httpx.BaseTransport | None = None) -> None:
+        self.transport = Transport(url, token, http)
+
+    @classmethod
+    def from_environment(cls) -> Self:
+        """Return a client for the session or job this runs in."""
+        return cls(*environment.address_and_token())
+
+    @property
+    def url(self) -> str:
+        """Return the address of the service."""
+        return self.transport.url
+
+    def close(self) -> None:
+        """Close the connections."""
+        self.transport.close()
+
+    def __enter__(self) -> Self:
+        """Return this client."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close the connections."""
+        self.close()
+
+    # The service
+
+    def health(self) -> Health:
+        """Return whether the service works, and its version."""
+        return decode(Health, self._get("/health"))
+
+    def options(self) -> Options:
+        """Return what may be asked for."""
+        return decode(Options, self._get(f"{_API}/options"))
+
+    def hosts(self) -> tuple[Host, ...]:
+        """Return the hosts and what of them is free."""
+        return _items(Host, self._get(f"{_API}/hosts"))
+
+    def queue(self) -> tuple[Lease, ...]:
+        """Return the leases that wait, in their order."""
+        return _items(Lease, self._get(f"{_API}/queue"))
+
+    # Leases
+
+    def leases(
+        self,
+        state: str | None = None,
+        kind: str | None = None,
+        name: str | None = None,
+        owner: str | None = None,
+        limit: int | None = None,
+    ) -> tuple[Lease, ...]:
+        """Return leases, newest first; ``state`` is live, ended or all."""
+        params = {"state": state, "kind": kind, "name": name, "owner": owner, "limit": limit}
+        return _items(Lease, self._get(f"{_API}/leases", params))
+
+    def lease(
+        self, lease_id: str, after: int | None = None, timeout: float | None = None
+    ) -> Lease:
+        """Return a lease; with ``after`` wait for a later version, ``timeout`` seconds at most."""
+        return decode(Lease, self._get_after(f"{_API}/leases/{lease_id}", after, timeout))
+
+    def request_lease(
+        self,
+        *,
+        groups: Sequence[GroupRequest],
+        kind: str = "session",
+        name: str = "",
+        owner: str | None = None,
+        environment: str = "default",
+        duration: str | int | None = None,
+        wait: str | int | None = None,
+    ) -> Lease:
+        """Ask for a lease; it may have to wait in the queue."""
+        body = {
+            "kind": kind,
+            "name": name,
+            "owner": owner,
+            "groups": [group.body() for group in groups],
+            "environment": environment,
+            "duration": duration,
+            "wait": wait,
+        }
+        return decode(Lease, self._post(f"{_API}/leases", body))
+
+    def activate(self, lease_id: str) -> Lease:
+        """Say that the session of a lease is ready (spawner only)."""
+        return decode(Lease, self._post(f"{_API}/leases/{lease_id}/activate", {}))
+
+    def renew(self, lease_id: str, duration: str | int | None = None) -> Lease:
+        """Move the end of a lease to ``duration`` from now (None: the policy's step)."""
+        body = {"duration": duration}
+        return decode(Lease, self._post(f"{_API}/leases/{lease_id}/renew", body))
+
+    def release(self, lease_id: str, reason: str = "", is_stopped: bool = False) -> Lease:
+        """Give a lease back; ``is_stopped`` says that its process is gone already."""
+        body = {"reason": reason, "is_stopped": is_stopped}
+        return decode(Lease, self._post(f"{_API}/leases/{lease_id}/release", body))
+
+    def saved(self, lease_id: str) -> Lease:
+        """Say that all documents are saved: reclaiming may go on."""
+        return decode(Lease, self._post(f"{_API}/leases/{lease_id}/saved", {}))
+
+    # Jobs
+
+    def plan(self, request: JobRequest) -> Plan:
+        """Return where a job would run, or why it would wait; nothing is started."""
+        request.check()
+        return decode(Plan, self._post(f"{_API}/jobs", request.body(), {"dry_run": "true"}))
+
+    def submit(self, request: JobRequest) -> Job:
+        """Start a job."""
+        request.check()
+        return decode(Job, self._post(f"{_API}/jobs", request.body()))
+
+    def jobs(self, state: str | None = None, limit: int | None = None) -> tuple[Job, ...]:
+        """Return jobs, newest first; ``state`` is live, ended or all."""
+        return _items(Job, self._get(f"{_API}/jobs", {"state": state, "limit": limit}))
+
+    def job(self, job_id: str, after: int | None = None, timeout: float | None = None) -> Job:
+        """Return a job; with ``after`` wait for a later version, ``timeout`` seconds at most."""
+        return decode(Job, self._get_after(f"{_API}/jobs/{job_id}", after, timeout))
+
+    def stop(self, job_id: str, reason: str = "") -> Job:
+        """Stop a job."""
+        return decode(Job, self._post(f"{_API}/jobs/{job_id}/stop", {"reason": reason}))
+
+    def report_progress(self, job_id: str, fraction: float, message: str = "") -> Job:
+        """Say how far a job is; the job's own token may."""
+        body = {"fraction": fraction, "message": message}
+        return decode(Job, self._post(f"{_API}/jobs/{job_id}/progress", body))
+
+    # Output
+
+    def logs(
+        self,
+        job_id: str,
+        replica: str | None = None,
+        tail: int | None = None,
+        offset: int = 0,
+        attempt: int | None = None,
+        limit: int | None = None,
+    ) -> tuple[LogText, ...]:
+        """Return a piece of the output of each replica asked for.
+
+        Go on with its ``next_offset``. ``tail`` lines, or a negative offset, count from the end.
+        """
+        params = {
+            "replica": replica,
+            "tail": tail,
+            "offset": offset if tail is None else None,
+            "attempt": attempt,
+            "limit": limit,
+        }
+        return _items(LogText, self._get(f"{_API}/jobs/{job_id}/logs", params))
+
+    def whole_logs(
+        self,
+        job_id: str,
+        replica: str | None = None,
+        tail: int | None = None,
+        attempt: int | None = None,
+    ) -> Iterator[LogText]:
+        """Yield all output there is now, replica after replica, piece by piece."""
+        for piece in self.logs(job_id, replica, tail=tail, attempt=attempt):
+            log = piece
+            while log.next_offset > log.offset:
+                yield log
+                found = self.logs(
+                    job_id, log.replica, offset=log.next_offset, attempt=log.attempt
+                )
+                if not found:
+                    break
+                log = found[0]
+
+    def follow(
+        self, job_id: str, tail: int | None = None, replica: str | None = None
+    ) -> Iterator[LogText | Job]:
+        """Yield output and changes of a job as they come; the last item is the ended job.
+
+        A restart of the service in the middle is not noticed but for the delay.
+        """
+        return follow(self, job_id, tail, replica)
+
+    def events(self) -> Iterator[Lease | Job | LeaseWarning]:
+        """Yield changes of the caller's leases and jobs, and warnings, for ever."""
+        patience = self.transport.patience(PATIENCE_SECONDS)
+        last_id = ""
+        while True:
+            try:
+                for message in self.transport.stream(f"{_API}/events", last_id=last_id):
+                    patience = self.transport.patience(PATIENCE_SECONDS)
+                    last_id = message.id or last_id
+                    if message.event in _EVENTS:
+                        yield decode(_EVENTS[message.event], json.loads(message.data))
+                patience.wait(Unavailable(f"the service at {self.url} sends no events"))
+            except Unavailable as error:
+                patience.wait(error)
+
+    # Snapshots
+
+    def upload(
+        self,
+        directory: Path | str | Manifest,
+        extra: Mapping[str, str] | None = None,
+        progress: Progress | None = None,
+    ) -> str:
+        """Keep a working directory on the service and return its digest for ``JobRequest``.
+
+        Only files that the service does not have yet are sent. ``extra`` are files by path
+        that are added to those of the directory, or go before them.
+        """
+        is_scanned = isinstance(directory, Manifest)
+        manifest = directory if is_scanned else scan(Path(directory), extra=extra)
+        path = f"{_API}/snapshots"
+        snapshot = decode(Snapshot, self._post(path, manifest.body()))
+        if not snapshot.missing:
+            return snapshot.digest
+        size = tar_size(manifest, snapshot.missing)
+        chunks = _counted(tar_chunks(manifest, snapshot.missing), size, progress)
+        self.transport.upload(f"{path}/files", chunks, size, "application/x-tar")
+        snapshot = decode(Snapshot, self._post(path, manifest.body()))
+        if snapshot.missing:
+            raise Conflict("the working directory changed while it was uploaded; run it again")
+        return snapshot.digest
+
+    def _get(self, path: str, params: Mapping[str, str | int | None] | None = None) -> Any:
+        return self.transport.request("GET", path, params=params)
+
+    def _get_after(self, path: str, after: int | None, timeout: float | None) -> Any:
+        if after is None:
+            return self._get(path)
+        seconds = 30.0 if timeout is None else timeout
+        return self.transport.request(
+            "GET",
+            path,
+            params={"after": after, "timeout": seconds},
+            patience_seconds=60.0,
+            answer_seconds=seconds + 30,
+        )
+
+    def _post(self, path: str, body: object, params: Mapping[str, str] | None = None) -> Any:
+        return self.transport.request("POST", path, params=params, body=body)
+
+
+_EVENTS: dict[str, type[Lease] | type[Job] | type[LeaseWarning]] = {
+    "lease": Lease,
+    "job": Job,
+    "warning": LeaseWarning,
+}
+
+
+def _items[Item](cls: type[Item], answer: Any) -> tuple[Item, ...]:
+    return tuple(decode(cls, item) for item in answer["items"])
+
+
+def _counted(chunks: Iterator[bytes], size: int, progress: Progress | None) -> Iterator[bytes]:
+    """Tell ``progress`` about each chunk as it goes out."""
+    sent = 0
+    for chunk in chunks:
+        yield chunk
+        sent += len(chunk)
+        if progress is not None:
+            progress(sent, size)

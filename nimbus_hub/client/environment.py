@@ -1,0 +1,60 @@
+"""The only reader of environment variables on the client's side.
+
+A session has NIMBUS_API_URL, NIMBUS_LEASE_ID, NIMBUS_ENVIRONMENT and JupyterHub's
+JUPYTERHUB_API_TOKEN and JUPYTERHUB_SERVICE_PREFIX; a replica of a job has NIMBUS_TOKEN.
+"""
+
+from __future__ import annotations
+
+import os
+
+from nimbus_hub.errors import InvalidRequest, Unauthenticated
+
+__all__ = [
+    "address_and_token",
+    "proxied_url",
+    "session_environment",
+    "session_lease_id",
+    "variable",
+]
+
+
+def address_and_token() -> tuple[str, str]:
+    """Return the service's address and the token to use there.
+
+    Raises InvalidRequest or Unauthenticated that say what to set.
+    """
+    url = os.environ.get("NIMBUS_API_URL")
+    if not url:
+        raise InvalidRequest(
+            "NIMBUS_API_URL is not set; outside of a session set it to your hub's address "
+            "followed by /services/nimbus, like https://hub.example.org/services/nimbus"
+        )
+    token = os.environ.get("NIMBUS_TOKEN") or os.environ.get("JUPYTERHUB_API_TOKEN")
+    if not token:
+        hub = url.split("/services/")[0]
+        raise Unauthenticated(
+            f"NIMBUS_TOKEN is not set; set it to a token that you request at {hub}/hub/token"
+        )
+    return url.rstrip("/"), token
+
+
+def session_lease_id() -> str | None:
+    """Return the lease of the session this runs in, or None outside of one."""
+    return os.environ.get("NIMBUS_LEASE_ID") or None
+
+
+def session_environment() -> str:
+    """Return the name of the session's environment, the one its jobs get."""
+    return os.environ.get("NIMBUS_ENVIRONMENT") or "default"
+
+
+def proxied_url(port: int) -> str | None:
+    """Return the path under which the browser reaches a port of this session, or None."""
+    prefix = os.environ.get("JUPYTERHUB_SERVICE_PREFIX")
+    return f"{prefix.rstrip('/')}/proxy/{port}/" if prefix else None
+
+
+def variable(name: str) -> str | None:
+    """Return the value of an environment variable the user named, or None."""
+    return os.environ.get(name)

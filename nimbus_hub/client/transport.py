@@ -1,0 +1,192 @@
+"""HTTP to the service: one request function, one stream function, errors by their code.
+
+What may be repeated is repeated for a while when the service does not answer, so that its
+restart is not noticed: reads always, the rest only if no connection was made. Whatever is
+not said by the service itself (a proxy's page, a refused connection) is Unavailable.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import threading
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import httpx
+
+from nimbus_hub import __version__
+from nimbus_hub.client.sse import Message, messages
+from nimbus_hub.errors import (
+    Conflict,
+    Forbidden,
+    InvalidRequest,
+    NimbusError,
+    NotFound,
+    TooLarge,
+    Unauthenticated,
+    Unavailable,
+    error_classes,
+)
+
+__all__ = ["Params", "Patience", "Transport"]
+
+Params = Mapping[str, str | int | float | bool | None]
+
+_CONNECT_SECONDS = 5.0
+_ANSWER_SECONDS = 30.0
+# The service sends a ping every 15 s.
+_SILENCE_SECONDS = 60.0
+_BY_STATUS: dict[int, type[NimbusError]] = {
+    400: InvalidRequest,
+    401: Unauthenticated,
+    403: Forbidden,
+    404: NotFound,
+    409: Conflict,
+    413: TooLarge,
+    503: Unavailable,
+}
+
+
+class Patience:
+    """Waits between attempts, longer each time, until ``seconds`` are used up."""
+
+    def __init__(self, seconds: float, closed: threading.Event) -> None:
+        self._left = seconds
+        self._closed = closed
+        self._step = 0.1
+
+    def wait(self, error: Unavailable) -> None:
+        """Wait before the next attempt; raise ``error`` when patience is over."""
+        if self._left <= 0 or self._closed.wait(min(self._step, self._left)):
+            raise error
+        self._left -= self._step
+        self._step = min(2 * self._step, 1.0)
+
+
+class Transport:
+    """Sends requests to one service with one token."""
+
+    def __init__(self, url: str, token: str, http: httpx.BaseTransport | None = None) -> None:
+        self.url = url.rstrip("/")
+        self._closed = threading.Event()
+        # Certificates and proxies from the environment are for hubs out in the world. A plain
+        # address is next door, and loading certificates would cost a tenth of a second.
+        is_https = url.startswith("https:")
+        self._http = httpx.Client(
+            transport=http,
+            verify=is_https,
+            trust_env=is_https,
+            headers={"Authorization": f"token {token}", "User-Agent": f"nimbus-hub/{__version__}"},
+            timeout=httpx.Timeout(_ANSWER_SECONDS, connect=_CONNECT_SECONDS),
+        )
+
+    def close(self) -> None:
+        """Close the connections and end every wait."""
+        self._closed.set()
+        self._http.close()
+
+    def patience(self, seconds: float) -> Patience:
+        """Return a way to wait for the service that ``close`` cuts short."""
+        return Patience(seconds, self._closed)
+
+    def request(
+        self,
+        method: str,
+        path: str,
+        *,
+        params: Params | None = None,
+        body: object = None,
+        patience_seconds: float = 5.0,
+        answer_seconds: float = _ANSWER_SECONDS,
+    ) -> Any:
+        """Send a request and return the JSON of the answer."""
+        patience = self.patience(patience_seconds)
+        timeout = httpx.Timeout(answer_seconds, connect=_CONNECT_SECONDS)
+        while True:
+            try:
+                with self._answers():
+                    answer = self._http.request(
+                        method, self.url + path, params=_set(params), json=body, timeout=timeout
+                    )
+                return self._content(answer)
+            except Unavailable as error:
+                if method != "GET" and not _is_unsent(error):
+                    raise
+                patience.wait(error)
+
+    def upload(self, path: str, content: Iterable[bytes], size: int, content_type: str) -> None:
+        """Send a body of a known size as it is made."""
+        headers = {"Content-Length": str(size), "Content-Type": content_type}
+        timeout = httpx.Timeout(10 * _ANSWER_SECONDS, connect=_CONNECT_SECONDS)
+        with self._answers():
+            answer = self._http.request(
+                "PUT", self.url + path, content=content, headers=headers, timeout=timeout
+            )
+        self._content(answer)
+
+    def stream(
+        self, path: str, params: Params | None = None, last_id: str = ""
+    ) -> Iterator[Message]:
+        """Yield server-sent events until the service closes the stream.
+
+        A lost connection is Unavailable; the caller knows how to go on from where it was.
+        """
+        headers = {"Accept": "text/event-stream"} | ({"Last-Event-ID": last_id} if last_id else {})
+        timeout = httpx.Timeout(_SILENCE_SECONDS, connect=_CONNECT_SECONDS)
+        with (
+            self._answers(),
+            self._http.stream(
+                "GET", self.url + path, params=_set(params), headers=headers, timeout=timeout
+            ) as answer,
+        ):
+            if not answer.is_success:
+                answer.read()
+                self._content(answer)
+            yield from messages(answer.iter_bytes())
+
+    @contextlib.contextmanager
+    def _answers(self) -> Iterator[None]:
+        """Say where the service should be when it does not answer."""
+        try:
+            yield
+        except httpx.InvalidURL as error:
+            raise InvalidRequest(f"{self.url} is no address of a service: {error}") from error
+        except httpx.UnsupportedProtocol as error:
+            raise InvalidRequest(
+                f"the service's address must start with http:// or https://, got {self.url!r}"
+            ) from error
+        except httpx.RequestError as error:
+            why = str(error) or type(error).__name__
+            raise Unavailable(
+                f"the Nimbus service at {self.url} does not answer: {why}"
+            ) from error
+
+    def _content(self, answer: httpx.Response) -> Any:
+        """Return the answer's JSON or raise the error it carries."""
+        with contextlib.suppress(json.JSONDecodeError, UnicodeDecodeError):
+            content = answer.json() if answer.content else None
+            if answer.is_success:
+                return content
+            if isinstance(content, dict) and isinstance(content.get("message"), str):
+                raise _error(answer.status_code, content)
+        raise Unavailable(
+            f"the Nimbus service at {self.url} does not answer: "
+            f"HTTP {answer.status_code} {answer.reason_phrase} from something else there"
+        )
+
+
+def _is_unsent(error: Unavailable) -> bool:
+    """Tell whether no connection was made, so that even a write may be repeated."""
+    return isinstance(error.__cause__, httpx.ConnectError | httpx.ConnectTimeout)
+
+
+def _error(status: int, content: dict[str, Any]) -> NimbusError:
+    by_code = error_classes().get(str(content.get("code")))
+    cls = by_code or _BY_STATUS.get(status, NimbusError)
+    return cls(content["message"])
+
+
+def _set(params: Params | None) -> dict[str, str | int | float | bool]:
+    """Leave out what is None."""
+    return {key: value for key, value in (params or {}).items() if value is not None}

@@ -1,0 +1,156 @@
+"""Jobs: submit, plan, look up, stop. Intent is recorded; the reconciler acts."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import timedelta
+
+from nimbus_hub.control.inventory import Inventory
+from nimbus_hub.control.leases import Leases
+from nimbus_hub.control.records import Records
+from nimbus_hub.control.snapshots import Snapshots
+from nimbus_hub.control.tokens import new_id
+from nimbus_hub.control.view import scheduler_snapshot
+from nimbus_hub.errors import Conflict, Ended, NotFound
+from nimbus_hub.masters.registry import master
+from nimbus_hub.model.job import Job, Launch
+from nimbus_hub.model.lease import Lease, LeaseKind
+from nimbus_hub.model.replica import Replica
+from nimbus_hub.model.slot import SlotGroup
+from nimbus_hub.scheduler.explain import dry_run
+from nimbus_hub.scheduler.plan import Grant, Wait
+
+__all__ = ["JobView", "Jobs"]
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class JobView:
+    """A job with its lease and the replicas of its present attempt, as people see it."""
+
+    job: Job
+    lease: Lease
+    replicas: tuple[Replica, ...]
+
+
+class Jobs:
+    """What may be done with jobs; a write that lost a race is tried again."""
+
+    def __init__(
+        self,
+        records: Records,
+        leases: Leases,
+        inventory: Inventory,
+        snapshots: Snapshots,
+    ) -> None:
+        self._records = records
+        self._leases = leases
+        self._inventory = inventory
+        self._snapshots = snapshots
+
+    async def submit(
+        self,
+        owner: str,
+        launch: Launch,
+        groups: Sequence[SlotGroup],
+        *,
+        name: str = "",
+        length: timedelta | None = None,
+    ) -> JobView:
+        """Record a job and the wish for its lease, in one write."""
+        lease = self._draft(owner, launch, groups, name, length)
+        if launch.snapshot is not None:
+            await self._snapshots.check(owner, launch.snapshot)
+        job = Job(
+            id=new_id("j"),
+            name=lease.name,
+            owner=owner,
+            lease_id=lease.id,
+            launch=launch,
+            created_at=lease.created_at,
+        )
+        await self._records.add(lease, job)
+        log.info("job %s queued for %s with lease %s", job.id, owner, lease.id)
+        return JobView(job, lease, ())
+
+    async def plan(
+        self,
+        owner: str,
+        launch: Launch,
+        groups: Sequence[SlotGroup],
+        *,
+        name: str = "",
+        length: timedelta | None = None,
+    ) -> Grant | Wait:
+        """Return what submitting would do now; change nothing."""
+        lease = self._draft(owner, launch, groups, name, length)
+        live = await self._records.read(self._records.store.live)
+        snapshot = scheduler_snapshot(self._inventory.hosts, live.leases)
+        return dry_run(snapshot, lease.groups, lease.length, self._records.clock.now())
+
+    async def get(self, job_id: str, owner: str | None = None) -> JobView:
+        """Return a job as people see it; raise NotFound, also for another owner's."""
+        job = await self._records.job(job_id)
+        if owner not in (None, job.owner):
+            raise NotFound(f"there is no job {job_id}")
+        return await self.view(job)
+
+    async def view(self, job: Job) -> JobView:
+        """Return a job with its lease and the replicas of its present attempt."""
+        lease = await self._records.lease(job.lease_id)
+        return JobView(job, lease, await self._records.replicas(job.id, job.attempt))
+
+    async def stop(self, job_id: str, reason: str) -> JobView:
+        """Ask for the end of a job; its replicas are stopped first."""
+        while True:
+            job = await self._records.job(job_id)
+            stopping = job.stopping(reason)
+            if stopping is job:
+                return await self.view(job)
+            try:
+                (job,) = await self._records.save(stopping)
+            except Conflict:
+                continue
+            log.info("job %s stopping: %s", job.id, reason)
+            return await self.view(job)
+
+    async def report(self, job_id: str, progress: float, message: str) -> JobView:
+        """Record how far a job is, as it tells itself."""
+        while True:
+            job = await self._records.job(job_id)
+            if job.state.is_end:
+                raise Ended(f"job {job.id} ended already: {job.reason or job.state}")
+            try:
+                (job,) = await self._records.save(
+                    replace(job, progress=progress, progress_message=message)
+                )
+            except Conflict:
+                continue
+            return await self.view(job)
+
+    def _draft(
+        self,
+        owner: str,
+        launch: Launch,
+        groups: Sequence[SlotGroup],
+        name: str,
+        length: timedelta | None,
+    ) -> Lease:
+        master(launch.framework).check(launch, groups)
+        return self._leases.draft(
+            LeaseKind.JOB,
+            owner,
+            groups,
+            name=name or _name_of(launch),
+            environment=launch.environment,
+            length=length,
+        )
+
+
+def _name_of(launch: Launch) -> str:
+    """Return the script's name without its ending, or the program's."""
+    script = next((word for word in launch.argv if word.endswith((".py", ".sh"))), launch.argv[0])
+    return script.rpartition("/")[2].rpartition(".")[0] or script

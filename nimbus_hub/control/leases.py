@@ -1,0 +1,213 @@
+"""Leases: request, look up, renew, give back. Intent is recorded; the reconciler acts."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import datetime, timedelta
+
+from nimbus_hub.control.inventory import Inventory
+from nimbus_hub.control.records import Records
+from nimbus_hub.control.settings import Settings
+from nimbus_hub.control.tokens import new_id
+from nimbus_hub.errors import Conflict, Ended, InvalidRequest, NotFound
+from nimbus_hub.model.lease import Lease, LeaseKind, LeaseState
+from nimbus_hub.model.policy import LeasePolicy
+from nimbus_hub.model.slot import SlotGroup
+from nimbus_hub.scheduler.explain import refuse
+
+__all__ = ["Leases"]
+
+log = logging.getLogger(__name__)
+
+
+class Leases:
+    """What may be done with leases; a write that lost a race is tried again."""
+
+    def __init__(self, records: Records, inventory: Inventory, settings: Settings) -> None:
+        self._records = records
+        self._inventory = inventory
+        self._settings = settings
+        self._requests = asyncio.Lock()
+
+    def policy(self, kind: LeaseKind) -> LeasePolicy:
+        """Return the bounds for leases of a kind."""
+        return self._settings.policies[kind]
+
+    def draft(
+        self,
+        kind: LeaseKind,
+        owner: str,
+        groups: Sequence[SlotGroup],
+        *,
+        name: str = "",
+        environment: str = "default",
+        length: timedelta | None = None,
+        wait: timedelta | None = None,
+    ) -> Lease:
+        """Return a lease that could be asked for, not yet recorded.
+
+        Raises InvalidRequest for bounds that policy sets and Impossible for what no host has.
+        """
+        if environment not in self._settings.environments:
+            known = ", ".join(sorted(self._settings.environments))
+            raise InvalidRequest(f"there is no environment {environment!r}; there is {known}")
+        now = self._records.clock.now()
+        lease = Lease(
+            id=new_id("l"),
+            kind=kind,
+            owner=owner,
+            name=name,
+            groups=tuple(groups),
+            length=self.policy(kind).length(length),
+            created_at=now,
+            environment=environment,
+            reason="waiting for the scheduler",
+            wait_until=None if wait is None else now + wait,
+        )
+        refuse(lease.groups, self._inventory.hosts)
+        return lease
+
+    async def request(self, lease: Lease) -> Lease:
+        """Record a drafted lease; it is queued from here on."""
+        async with self._requests:
+            if lease.kind is LeaseKind.SESSION:
+                await self._refuse_second(lease)
+            await self._records.add(lease)
+        log.info("lease %s queued for %s", lease.id, lease.owner)
+        return lease
+
+    async def get(self, lease_id: str, owner: str | None = None) -> Lease:
+        """Return a lease; raise NotFound, also for another owner's."""
+        lease = await self._records.lease(lease_id)
+        if owner not in (None, lease.owner):
+            raise NotFound(f"there is no lease {lease_id}")
+        return lease
+
+    async def activate(self, lease_id: str) -> Lease:
+        """Record that what holds the lease is ready; its time counts from now."""
+        lease = await self._records.lease(lease_id)
+        if lease.state is LeaseState.ACTIVE:
+            return lease
+        self._refuse_ended(lease)
+        (lease,) = await self._records.save(lease.activated(self._records.clock.now()))
+        log.info("lease %s active until %s", lease.id, lease.expires_at)
+        return lease
+
+    async def renew(self, lease_id: str, length: timedelta | None = None) -> Lease:
+        """Move the end of a lease to ``length`` from now, within policy.
+
+        A renewal that would not move the end by a second changes nothing and succeeds, so
+        that two tabs that renew at once count as one.
+        """
+        while True:
+            lease = await self._records.lease(lease_id)
+            renewed = self._renewed(lease, length)
+            if renewed is lease:
+                return lease
+            try:
+                (saved,) = await self._records.save(renewed)
+            except Conflict:
+                continue
+            log.info("lease %s renewed until %s", saved.id, saved.expires_at)
+            return saved
+
+    async def release(self, lease_id: str, reason: str) -> Lease:
+        """Ask for the end of a lease; what holds it is stopped first."""
+        return await self.end(lease_id, LeaseState.RELEASED, reason)
+
+    async def stopped(self, lease_id: str, reason: str) -> Lease:
+        """Record that what held a lease is gone: its slots are free at once."""
+        while True:
+            lease = await self._records.lease(lease_id)
+            if lease.state.is_end:
+                return lease
+            state = LeaseState.RELEASED if lease.state.is_holding else LeaseState.CANCELLED
+            try:
+                (lease,) = await self._records.save(
+                    lease.ended(state, reason, self._records.clock.now())
+                )
+            except Conflict:
+                continue
+            log.info("lease %s %s: %s", lease.id, lease.state, lease.reason)
+            return lease
+
+    async def saved(self, lease_id: str) -> Lease:
+        """Record that the session's documents are saved: an end need not wait longer."""
+        lease = await self._records.lease(lease_id)
+        self._refuse_ended(lease)
+        if lease.target is None or lease.saved_at is not None:
+            return lease
+        (lease,) = await self._records.save(replace(lease, saved_at=self._records.clock.now()))
+        return lease
+
+    async def end(self, lease_id: str, target: LeaseState, reason: str) -> Lease:
+        """Record that a lease shall end so; the first end asked for stays."""
+        while True:
+            lease = await self._records.lease(lease_id)
+            ending = lease.ending(target, reason, self._records.clock.now())
+            if ending is lease:
+                return lease
+            try:
+                (saved,) = await self._records.save(ending)
+            except Conflict:
+                continue
+            log.info("lease %s %s: %s", saved.id, saved.public_state, reason)
+            return saved
+
+    def can_renew(self, lease: Lease, now: datetime) -> bool:
+        """Tell whether a renewal now would move the end."""
+        try:
+            return self._renewed(lease, None, now) is not lease
+        except Conflict:
+            return False
+
+    def _renewed(
+        self, lease: Lease, length: timedelta | None, now: datetime | None = None
+    ) -> Lease:
+        self._refuse_ended(lease)
+        if lease.target is not None:
+            raise Ended(f"lease {lease.id} is ending: {lease.reason}; start again after it")
+        if lease.expires_at is None or lease.latest_end is None:
+            raise Conflict(f"lease {lease.id} is still queued; it can be renewed once granted")
+        policy = self.policy(lease.kind)
+        end = policy.renewed_end(
+            now or self._records.clock.now(), lease.expires_at, lease.latest_end, length
+        )
+        if lease.expires_at >= lease.latest_end:
+            raise Conflict(
+                f"lease {lease.id} cannot be renewed past {lease.latest_end:%Y-%m-%d %H:%M} UTC, "
+                "the latest end its policy allows; save your work and start again after it"
+            )
+        if lease.renewals >= policy.renewals:
+            raise Conflict(
+                f"lease {lease.id} was renewed {lease.renewals} times, "
+                "as often as its policy allows"
+            )
+        if end - lease.expires_at < timedelta(seconds=1):
+            return lease
+        return replace(lease, expires_at=end, renewals=lease.renewals + 1)
+
+    def _refuse_ended(self, lease: Lease) -> None:
+        if lease.state.is_end and lease.ended_at is not None:
+            raise Ended(
+                f"lease {lease.id} ended at {lease.ended_at:%Y-%m-%d %H:%M} UTC "
+                f"({lease.reason or lease.state}); start a new session or job"
+            )
+
+    async def _refuse_second(self, lease: Lease) -> None:
+        """Two leases for one server would mean slots that nobody uses."""
+        live = await self._records.read(
+            self._records.store.leases,
+            owner=lease.owner,
+            kind=LeaseKind.SESSION,
+            name=lease.name,
+            is_live=True,
+        )
+        if live:
+            raise Conflict(
+                f"session {lease.name or 'default'!r} of {lease.owner} holds lease "
+                f"{live[0].id} already; release it first"
+            )

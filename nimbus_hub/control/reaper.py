@@ -1,0 +1,143 @@
+"""The reaper: ends leases whose time or patience is over, and warns before.
+
+A session that ends may first save its documents; then JupyterHub stops its server; when
+that is gone the lease is over. A lease is never over while what holds it still runs.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+
+from nimbus_hub.control.bus import Warned
+from nimbus_hub.control.leases import Leases
+from nimbus_hub.control.metrics import Metrics
+from nimbus_hub.control.records import Records
+from nimbus_hub.control.sessions import Sessions
+from nimbus_hub.control.settings import Settings
+from nimbus_hub.errors import Conflict
+from nimbus_hub.model.lease import Lease, LeaseKind, LeaseState
+from nimbus_hub.model.quantities import format_duration
+
+__all__ = ["Reaper"]
+
+log = logging.getLogger(__name__)
+
+
+class Reaper:
+    """Ends what is over."""
+
+    def __init__(
+        self,
+        records: Records,
+        leases: Leases,
+        settings: Settings,
+        sessions: Sessions,
+        metrics: Metrics,
+    ) -> None:
+        self._records = records
+        self._leases = leases
+        self._settings = settings
+        self._sessions = sessions
+        self._metrics = metrics
+        self._warned: dict[str, tuple[datetime, timedelta]] = {}
+        self._missed: frozenset[str] = frozenset()
+
+    async def step(self, leases: Sequence[Lease], now: datetime) -> None:
+        """Record the end of every lease that is due, and warn of those that come close."""
+        for lease in leases:
+            ending = self._due(lease, now)
+            if ending is not None:
+                try:
+                    await self._records.save(ending)
+                except Conflict:
+                    continue  # Renewed or ended meanwhile: the next pass decides again.
+                log.info("lease %s %s: %s", lease.id, ending.public_state, ending.reason)
+            elif lease.expires_at is not None and lease.target is None:
+                self._warn(lease, lease.expires_at - now)
+        live = {lease.id for lease in leases}
+        self._warned = {key: value for key, value in self._warned.items() if key in live}
+
+    def next_due(self, lease: Lease) -> datetime | None:
+        """Return when this lease needs the reaper again, if that is known."""
+        if lease.state is LeaseState.QUEUED:
+            return lease.wait_until
+        if lease.target is not None:
+            return lease.ending_at and lease.ending_at + self._settings.save
+        if lease.state is LeaseState.GRANTED and lease.granted_at is not None:
+            return lease.granted_at + self._settings.start
+        return lease.expires_at
+
+    async def end_session(self, lease: Lease) -> None:
+        """Stop the server of a session that ends, once its documents are saved or time is up."""
+        now = self._records.clock.now()
+        is_asked = lease.saved_at is not None or lease.state is not LeaseState.ACTIVE
+        if not is_asked and lease.ending_at and now < lease.ending_at + self._settings.save:
+            return
+        if await self._sessions.stop(lease.owner, lease.name):
+            await self._leases.stopped(lease.id, lease.reason)
+            if lease.target is LeaseState.EXPIRED and lease.ending_at is not None:
+                late = self._records.clock.now() - lease.ending_at
+                self._metrics.reclaim_seconds.observe(late.total_seconds())
+
+    async def sweep(self, leases: Sequence[Lease]) -> None:
+        """End session leases whose server the hub has not known in two sweeps.
+
+        Two, because a server that is just being started or stopped may be missed once.
+        """
+        sessions = [
+            lease
+            for lease in leases
+            if lease.kind is LeaseKind.SESSION and lease.state.is_holding and lease.target is None
+        ]
+        if not sessions:
+            return
+        running = await self._sessions.running()
+        missing = {lease.id for lease in sessions if (lease.owner, lease.name) not in running}
+        for lease in sessions:
+            if lease.id in missing & self._missed:
+                await self._end_lost(lease)
+        self._missed = frozenset(missing)
+
+    async def _end_lost(self, lease: Lease) -> None:
+        now = self._records.clock.now()
+        lost = lease.ended(LeaseState.LOST, "the session's server is gone", now)
+        try:
+            await self._records.save(lost)
+        except Conflict:
+            return
+        log.info("lease %s lost: its server is gone", lease.id)
+
+    def _due(self, lease: Lease, now: datetime) -> Lease | None:
+        """Return the lease with its end asked for, or None when it is not due."""
+        if lease.state is LeaseState.QUEUED:
+            if lease.wait_until is None or now < lease.wait_until:
+                return None
+            waited = format_duration(now - lease.created_at)
+            reason = f"nothing was free within {waited} ({lease.reason})"
+            return lease.ended(LeaseState.CANCELLED, reason, now)
+        if lease.target is not None or lease.expires_at is None:
+            return None
+        if now >= lease.expires_at:
+            ran_out = f"its lease ran out at {lease.expires_at:%H:%M} UTC and was not renewed"
+            return lease.ending(LeaseState.EXPIRED, ran_out, now)
+        is_session = lease.kind is LeaseKind.SESSION and lease.state is LeaseState.GRANTED
+        if is_session and lease.granted_at and now >= lease.granted_at + self._settings.start:
+            late = f"the session did not start within {format_duration(self._settings.start)}"
+            return lease.ending(LeaseState.LOST, late, now)
+        return None
+
+    def _warn(self, lease: Lease, left: timedelta) -> None:
+        """Publish the most urgent warning that is due, once for each end of the lease."""
+        due = [
+            before
+            for before in self._leases.policy(lease.kind).warnings
+            if left <= before < lease.length
+        ]
+        if not due or lease.expires_at is None:
+            return
+        told = (lease.expires_at, min(due))
+        if self._warned.get(lease.id) != told:
+            self._warned[lease.id] = told
+            self._records.bus.publish(Warned(lease, round(min(due).total_seconds())))

@@ -1,0 +1,221 @@
+"""The reconciler: the one loop that acts.
+
+It is woken by every write, by every executor that saw a change, and by the clock. Each
+pass reads the live records, ends what is due, asks the scheduler who gets what, and takes
+every job a step further, each job on its own so that a slow host holds up nobody else.
+A restart is just another pass: all live records are looked at again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from datetime import datetime, timedelta
+
+from nimbus_hub.control.inventory import Inventory
+from nimbus_hub.control.leases import Leases
+from nimbus_hub.control.metrics import Metrics
+from nimbus_hub.control.reaper import Reaper
+from nimbus_hub.control.records import Records
+from nimbus_hub.control.runner import Runner
+from nimbus_hub.control.view import scheduler_snapshot
+from nimbus_hub.errors import Conflict, Unavailable
+from nimbus_hub.model.job import Job, JobState
+from nimbus_hub.model.lease import Lease, LeaseKind, LeaseState
+from nimbus_hub.scheduler.plan import Wait, plan
+
+__all__ = ["Reconciler"]
+
+log = logging.getLogger(__name__)
+
+_TICK = timedelta(seconds=1)
+_IDLE = timedelta(seconds=10)
+_INVENTORY = timedelta(minutes=1)
+_LONGEST_BACKOFF_SECONDS = 30.0
+
+
+class Reconciler:
+    """Brings the world to what the records want."""
+
+    def __init__(
+        self,
+        records: Records,
+        inventory: Inventory,
+        leases: Leases,
+        reaper: Reaper,
+        runner: Runner,
+        metrics: Metrics,
+        *,
+        sweep: timedelta,
+    ) -> None:
+        self._records = records
+        self._inventory = inventory
+        self._leases = leases
+        self._reaper = reaper
+        self._runner = runner
+        self._metrics = metrics
+        self._sweep = sweep
+        self._woken = asyncio.Event()
+        self._steps: dict[str, asyncio.Task[None]] = {}
+        self._wanted_again: set[str] = set()
+        self._retry_at: dict[str, datetime] = {}
+        self._failures: dict[str, int] = {}
+        records.wake = self.wake
+
+    def wake(self) -> None:
+        """Have a pass made soon."""
+        self._woken.set()
+
+    async def run(self) -> None:
+        """Act until cancelled."""
+        await self._inventory.refresh()
+        self._inventory.watch(lambda _replica_id: self.wake())
+        chores = [
+            asyncio.create_task(self._every(_INVENTORY, self._refresh)),
+            asyncio.create_task(self._every(self._sweep, self._sweep_sessions)),
+        ]
+        try:
+            await self._passes()
+        finally:
+            for task in [*chores, *self._steps.values()]:
+                task.cancel()
+            await asyncio.gather(*chores, *self._steps.values(), return_exceptions=True)
+
+    async def make_pass(self) -> datetime:
+        """Look at everything once; return when to look again at the latest."""
+        live = await self._records.read(self._records.store.live)
+        now = self._records.clock.now()
+        await self._reaper.step(live.leases, now)
+        await self._grant(live.leases, now)
+        for job in live.jobs:
+            self._take(job.id, self._runner.step(job), now)
+        for lease in live.leases:
+            if lease.kind is LeaseKind.SESSION and lease.target is not None:
+                self._take(lease.id, self._reaper.end_session(lease), now)
+        self._metrics.observe(self._inventory.hosts, live.leases, live.jobs)
+        return self._next_look(live.leases, live.jobs, now)
+
+    async def settle(self) -> None:
+        """Wait for the steps that are under way."""
+        while self._steps:
+            await asyncio.gather(*self._steps.values(), return_exceptions=True)
+
+    async def _passes(self) -> None:
+        failures = 0
+        while True:
+            self._woken.clear()
+            try:
+                with self._metrics.pass_seconds.time():
+                    next_look = await self.make_pass()
+                failures = 0
+            except Exception:
+                log.exception("a pass failed")
+                self._metrics.errors.inc()
+                failures += 1
+                await asyncio.sleep(min(0.1 * 2**failures, _LONGEST_BACKOFF_SECONDS))
+                continue
+            pause = (next_look - self._records.clock.now()).total_seconds()
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._woken.wait(), max(pause, 0.01))
+
+    async def _grant(self, leases: Sequence[Lease], now: datetime) -> None:
+        """Have the scheduler decide, and record what it decided in one write."""
+        queued = {
+            lease.id: lease
+            for lease in leases
+            if lease.state is LeaseState.QUEUED and lease.target is None
+        }
+        if not queued:
+            return
+        decided = plan(scheduler_snapshot(self._inventory.hosts, leases), now)
+        granted = [
+            lease.granted(grant.slots, now, self._leases.policy(lease.kind).latest_end)
+            for grant in decided.grants
+            for lease in [queued[grant.lease_id]]
+        ]
+        waiting = [
+            told
+            for wait in decided.waits
+            for lease in [queued[wait.lease_id]]
+            if (told := _told(lease, wait)) != lease
+        ]
+        if not granted and not waiting:
+            return
+        try:
+            await self._records.save(*(granted + waiting))
+        except Conflict:
+            self.wake()
+            return
+        self._metrics.grants.inc(len(granted))
+        for lease in granted:
+            log.info("lease %s granted on %s", lease.id, lease.slots[0].host)
+
+    def _take(self, key: str, step: Coroutine[None, None, None], now: datetime) -> None:
+        """Run one step of a job or an ending session, never two of the same at once."""
+        if key in self._steps or now < self._retry_at.get(key, now):
+            step.close()
+            self._wanted_again.add(key)
+            return
+        self._steps[key] = asyncio.create_task(self._run_step(key, step))
+
+    async def _run_step(self, key: str, step: Coroutine[None, None, None]) -> None:
+        try:
+            await step
+            self._failures.pop(key, None)
+            self._retry_at.pop(key, None)
+        except Conflict:
+            self._wanted_again.add(key)
+        except Unavailable as error:
+            log.warning("%s: %s", key, error)
+            self._back_off(key)
+        except Exception:
+            log.exception("the step of %s failed", key)
+            self._metrics.errors.inc()
+            self._back_off(key)
+        finally:
+            del self._steps[key]
+            if key in self._wanted_again and key not in self._retry_at:
+                self.wake()
+            self._wanted_again.discard(key)
+
+    def _back_off(self, key: str) -> None:
+        failures = self._failures.get(key, 0) + 1
+        self._failures[key] = failures
+        pause = min(0.25 * 2**failures, _LONGEST_BACKOFF_SECONDS)
+        self._retry_at[key] = self._records.clock.now() + timedelta(seconds=pause)
+
+    def _next_look(self, leases: Sequence[Lease], jobs: Sequence[Job], now: datetime) -> datetime:
+        is_moving = any(job.state is not JobState.QUEUED for job in jobs) or any(
+            lease.target is not None for lease in leases
+        )
+        times = [self._reaper.next_due(lease) for lease in leases]
+        known = [time for time in times if time is not None and time > now]
+        warnings = _TICK if any(lease.state.is_holding for lease in leases) else _IDLE
+        return min([now + (_TICK if is_moving else warnings), *known])
+
+    async def _every(self, period: timedelta, chore: Callable[[], Awaitable[None]]) -> None:
+        while True:
+            await asyncio.sleep(period.total_seconds())
+            try:
+                await chore()
+            except Unavailable as error:
+                log.warning("%s", error)
+            except Exception:
+                log.exception("a chore failed")
+                self._metrics.errors.inc()
+
+    async def _refresh(self) -> None:
+        await self._inventory.refresh()
+        self.wake()
+
+    async def _sweep_sessions(self) -> None:
+        live = await self._records.read(self._records.store.live)
+        await self._reaper.sweep(live.leases)
+
+
+def _told(lease: Lease, wait: Wait) -> Lease:
+    """Return a waiting lease with what the scheduler says of it."""
+    return replace(lease, position=wait.position, reason=wait.reason, starts_by=wait.starts_by)

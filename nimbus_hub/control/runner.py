@@ -1,0 +1,199 @@
+"""The runner: takes one job one step further, from how it stands to how it should.
+
+Each step starts from the records and the executors' word, so a step that was cut off by a
+crash is simply done again: nothing is remembered here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from dataclasses import replace
+
+from nimbus_hub.control.inventory import Inventory
+from nimbus_hub.control.records import Records
+from nimbus_hub.control.settings import Settings
+from nimbus_hub.control.specs import attempt_replicas, replica_spec
+from nimbus_hub.errors import Unavailable
+from nimbus_hub.masters.base import Master, Outcome
+from nimbus_hub.masters.registry import master
+from nimbus_hub.model.job import Job, JobState
+from nimbus_hub.model.lease import Lease, LeaseState
+from nimbus_hub.model.quantities import format_duration
+from nimbus_hub.model.replica import REPLICA_MOVES, Replica, ReplicaState, ReplicaStatus
+
+__all__ = ["Runner"]
+
+log = logging.getLogger(__name__)
+
+_LAST_LINES = 5
+_TAIL_BYTES = 4096
+
+
+class Runner:
+    """Drives jobs: starts attempts, watches replicas, ends what is over."""
+
+    def __init__(self, records: Records, inventory: Inventory, settings: Settings) -> None:
+        self._records = records
+        self._inventory = inventory
+        self._settings = settings
+
+    async def step(self, job: Job) -> None:
+        """Take a job one step further; raise Conflict if it was written meanwhile."""
+        lease = await self._records.lease(job.lease_id)
+        if job.target is None and (lease.target is not None or lease.state.is_end):
+            (job,) = await self._records.save(job.stopping(lease.reason))
+        if job.state is JobState.QUEUED:
+            if job.target is not None:
+                await self._finish(job, lease, JobState.STOPPED, job.reason)
+                return
+            if lease.state is not LeaseState.GRANTED:
+                return
+            job, lease = await self._begin(job, lease)
+        replicas = await self._records.replicas(job.id, job.attempt)
+        job, replicas = await self._observe(job, lease, replicas)
+        await self._decide(job, lease, replicas)
+
+    async def _begin(self, job: Job, lease: Lease) -> tuple[Job, Lease]:
+        now = self._records.clock.now()
+        starting = job.moved(JobState.STARTING, started_at=now, reason="")
+        saved = await self._records.save(
+            starting, lease.activated(now), new=attempt_replicas(starting, lease)
+        )
+        log.info("job %s starting on %s", job.id, ", ".join({slot.host for slot in lease.slots}))
+        return saved
+
+    async def _observe(
+        self, job: Job, lease: Lease, replicas: Sequence[Replica]
+    ) -> tuple[Job, tuple[Replica, ...]]:
+        """Start what is not started, and record what the executors tell."""
+        gang = master(job.launch.framework)
+        seen = await asyncio.gather(*(self._see(job, lease, replica, gang) for replica in replicas))
+        changed = [after for before, after in zip(replicas, seen, strict=True) if after != before]
+        if changed:
+            (saved, *_) = await self._records.save(job, *changed)
+            job = saved if isinstance(saved, Job) else job
+            for replica in changed:
+                log.info("replica %s %s %s", replica.id, replica.state, replica.reason)
+        return job, tuple(seen)
+
+    async def _see(self, job: Job, lease: Lease, replica: Replica, gang: Master) -> Replica:
+        if replica.state.is_end:
+            return replica
+        try:
+            executor = self._inventory.executor(replica.host)
+            if replica.state is ReplicaState.CREATED and job.target is None:
+                spec = replica_spec(job, lease, replica, gang, self._settings)
+                await executor.start(spec)
+            return _updated(replica, await executor.poll(replica.id))
+        except Unavailable as error:
+            log.warning("replica %s: %s", replica.id, error)
+            return replica
+
+    async def _decide(self, job: Job, lease: Lease, replicas: Sequence[Replica]) -> None:
+        verdict = master(job.launch.framework).judge(replicas)
+        if job.target is None and verdict.outcome is Outcome.RUNNING:
+            await self._note_running(job, replicas)
+            return
+        alive = [replica for replica in replicas if not replica.state.is_end]
+        if alive:
+            await asyncio.gather(*(self._stop(replica) for replica in alive))
+        elif job.target is not None:
+            await self._finish(job, lease, job.target, job.reason)
+        elif verdict.outcome is Outcome.SUCCEEDED:
+            await self._finish(job, lease, JobState.SUCCEEDED, "")
+        else:
+            reason = await self._blame(verdict.culprit, replicas)
+            if job.attempt < job.attempts:
+                await self._retry(job, lease, reason)
+            else:
+                await self._finish(job, lease, JobState.FAILED, reason)
+
+    async def _note_running(self, job: Job, replicas: Sequence[Replica]) -> None:
+        """Record that a gang is complete, or that it is not in time."""
+        if job.state is not JobState.STARTING:
+            return
+        missing = [
+            replica.name
+            for replica in replicas
+            if replica.state is not ReplicaState.RUNNING and not replica.state.is_end
+        ]
+        if not missing:
+            await self._records.save(job.moved(JobState.RUNNING))
+            log.info("job %s running", job.id)
+        elif job.started_at and self._records.clock.now() >= job.started_at + self._settings.start:
+            late = format_duration(self._settings.start)
+            reason = f"{', '.join(missing)} did not start within {late}"
+            await self._records.save(replace(job, target=JobState.FAILED, reason=reason))
+
+    async def _stop(self, replica: Replica) -> None:
+        try:
+            executor = self._inventory.executor(replica.host)
+            await executor.stop(replica.id, self._settings.stop_grace.total_seconds())
+        except Unavailable as error:
+            log.warning("replica %s cannot be stopped yet: %s", replica.id, error)
+
+    async def _retry(self, job: Job, lease: Lease, reason: str) -> None:
+        again = job.moved(
+            JobState.STARTING,
+            attempt=job.attempt + 1,
+            started_at=self._records.clock.now(),
+            progress=None,
+            progress_message="",
+            reason=f"attempt {job.attempt} of {job.attempts} failed: {reason}",
+        )
+        await self._records.save(again, new=attempt_replicas(again, lease))
+        log.info("job %s attempt %d of %d", job.id, again.attempt, again.attempts)
+
+    async def _finish(self, job: Job, lease: Lease, state: JobState, reason: str) -> None:
+        now = self._records.clock.now()
+        ended = job.ended(state, reason, now)
+        if lease.state.is_end:
+            await self._records.save(ended)
+        else:
+            over = LeaseState.RELEASED if lease.state.is_holding else LeaseState.CANCELLED
+            await self._records.save(ended, lease.ended(over, f"job {ended.state}", now))
+        log.info("job %s %s %s", job.id, ended.state, reason)
+
+    async def _blame(self, culprit: Replica | None, replicas: Sequence[Replica]) -> str:
+        """Return which replica failed, how, and its last lines."""
+        if culprit is None:
+            return "the job failed"
+        others = "; the others were stopped" if len(replicas) > 1 else ""
+        sentence = f"{culprit.name} on {culprit.host} {_how(culprit)}{others}"
+        lines = await self._last_lines(culprit)
+        return "\n  ".join([f"{sentence}. Its last lines:", *lines]) if lines else sentence
+
+    async def _last_lines(self, replica: Replica) -> list[str]:
+        try:
+            executor = self._inventory.executor(replica.host)
+            chunk = await executor.read_output(replica.id, -_TAIL_BYTES, _TAIL_BYTES)
+        except Unavailable:
+            return []
+        text = chunk.data.decode(errors="replace")
+        return [line for line in text.splitlines() if line.strip()][-_LAST_LINES:]
+
+
+def _updated(replica: Replica, status: ReplicaStatus) -> Replica:
+    """Return the replica as the executor tells, if it may be so from where it was."""
+    if status.state is not replica.state and status.state not in REPLICA_MOVES[replica.state]:
+        return replica
+    return replace(
+        replica,
+        state=status.state,
+        exit_code=status.exit_code,
+        reason=status.reason or replica.reason,
+        directory=status.directory or replica.directory,
+        started_at=status.started_at or replica.started_at,
+        ended_at=status.ended_at or replica.ended_at,
+    )
+
+
+def _how(replica: Replica) -> str:
+    """Say how a replica ended."""
+    if replica.state is ReplicaState.LOST:
+        return f"was lost: {replica.reason}"
+    code = replica.exit_code or 0
+    ended = f"was ended by signal {-code}" if code < 0 else f"exited with code {code}"
+    return f"{ended} ({replica.reason})" if replica.reason else ended

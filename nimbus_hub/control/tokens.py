@@ -1,0 +1,39 @@
+"""Names and tokens the service makes: ids of leases and jobs, and job tokens.
+
+A job token is the job's id and an HMAC-SHA-256 of it under a secret of the service: it
+needs no table, survives a restart, and is worth nothing once the job is over.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import secrets
+
+__all__ = ["job_of_token", "job_token", "new_id"]
+
+_ALPHABET = "abcdefghjkmnpqrstuvwxyz23456789"
+_PREFIX = "nimbus-job."
+
+
+def new_id(prefix: str) -> str:
+    """Return a fresh id like ``j-7k3fm2xa``, easy to read aloud (no 0, 1, i, l, o)."""
+    return f"{prefix}-{''.join(secrets.choice(_ALPHABET) for _ in range(8))}"
+
+
+def job_token(secret: bytes, job_id: str) -> str:
+    """Return the token that a job's replicas speak to the service with."""
+    return f"{_PREFIX}{job_id}.{_signature(secret, job_id)}"
+
+
+def job_of_token(secret: bytes, token: str) -> str | None:
+    """Return the id of the job a token was made for, or None if it is none of ours."""
+    job_id, dot, signature = token.removeprefix(_PREFIX).rpartition(".")
+    if not token.startswith(_PREFIX) or not dot:
+        return None
+    expected = _signature(secret, job_id)
+    return job_id if hmac.compare_digest(signature.encode(), expected.encode()) else None
+
+
+def _signature(secret: bytes, job_id: str) -> str:
+    return hmac.new(secret, job_id.encode(), hashlib.sha256).hexdigest()

@@ -1,0 +1,61 @@
+"""What is run, computed before it is run: pure functions from a spec to a value."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from nimbus_hub.executors.accounts import Account
+from nimbus_hub.executors.limits import ReplicaLimits
+from nimbus_hub.executors.processes import MARKER
+from nimbus_hub.model.replica import ReplicaSpec
+
+__all__ = ["replica_environment", "supervisor_spec"]
+
+SYSTEM_PATH = "/usr/local/bin:/usr/bin:/bin"
+
+
+def replica_environment(
+    spec: ReplicaSpec, account: Account, programs: Path, directory: Path
+) -> dict[str, str]:
+    """Return the whole environment of a replica: nothing of the service's own is in it."""
+    return {
+        "HOME": str(account.home),
+        "USER": account.name,
+        "LOGNAME": account.name,
+        "SHELL": account.shell,
+        "LANG": "C.UTF-8",
+        "TMPDIR": "/tmp",
+        # The order in which GPUs are counted; CUDA's own default is by speed.
+        "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
+        **spec.env,
+        "PATH": f"{programs}:{spec.env.get('PATH', SYSTEM_PATH)}",
+        "NIMBUS_OUTPUT_DIR": str(directory / "output"),
+        "NIMBUS_LOG_DIR": str(directory / "logs"),
+        "NIMBUS_CHECKPOINT_DIR": str(directory / "checkpoints"),
+        MARKER: spec.id,
+    }
+
+
+def supervisor_spec(
+    spec: ReplicaSpec,
+    service: Account,
+    account: Account,
+    programs: Path,
+    directory: Path,
+    limits: ReplicaLimits,
+) -> dict[str, Any]:
+    """Return what the supervisor reads: program, environment, account and limits."""
+    is_other = account.uid != service.uid
+    rights = {"uid": account.uid, "gid": account.gid, "groups": list(account.groups)}
+    return {
+        "id": spec.id,
+        "argv": list(spec.argv),
+        "env": replica_environment(spec, account, programs, directory),
+        "cwd": str(directory / "work"),
+        "directory": str(directory),
+        "account": rights if is_other else None,
+        "cgroups": [str(group) for group in limits.groups],
+        "memory_events": str(limits.memory_events) if limits.memory_events else None,
+        "memory_bytes": spec.memory_bytes,
+    }

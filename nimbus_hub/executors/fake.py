@@ -1,0 +1,134 @@
+"""Replicas that exist in memory only, driven by hand: for simulations and tests."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+from nimbus_hub.clock import Clock, SystemClock
+from nimbus_hub.errors import NotFound, Unavailable
+from nimbus_hub.executors.base import OnChange
+from nimbus_hub.model.host import Host
+from nimbus_hub.model.replica import LogChunk, ReplicaSpec, ReplicaState, ReplicaStatus
+
+__all__ = ["FakeExecutor"]
+
+
+@dataclass(slots=True)
+class _Fake:
+    status: ReplicaStatus
+    output: bytearray = field(default_factory=bytearray)
+
+
+class FakeExecutor:
+    """Keeps the contract of `Executor`; run, exit, lose and write say what happens.
+
+    ``started`` holds the spec of each replica that was started, in order; ``stopped`` each
+    replica asked to stop, with its grace. With ``auto_run`` a started replica runs when it
+    is next polled; with ``auto_stop`` one asked to stop ends at once, by SIGTERM. While
+    ``unreachable`` is set every call raises Unavailable.
+    """
+
+    def __init__(
+        self,
+        hosts: Sequence[Host] = (),
+        *,
+        auto_run: bool = True,
+        auto_stop: bool = True,
+        clock: Clock | None = None,
+    ) -> None:
+        """Offer these hosts."""
+        self.auto_run = auto_run
+        self.auto_stop = auto_stop
+        self.unreachable = False
+        self.started: list[ReplicaSpec] = []
+        self.stopped: list[tuple[str, float]] = []
+        self._hosts = tuple(hosts)
+        self._clock = clock or SystemClock()
+        self._replicas: dict[str, _Fake] = {}
+        self._on_change: OnChange = lambda replica_id: None
+
+    async def hosts(self) -> tuple[Host, ...]:
+        """Return the hosts given."""
+        self._reach()
+        return self._hosts
+
+    async def start(self, spec: ReplicaSpec) -> None:
+        """Note the spec, once."""
+        self._reach()
+        if spec.id not in self._replicas:
+            self.started.append(spec)
+            status = ReplicaStatus(ReplicaState.STARTING, directory=f"/fake/nimbus/{spec.job_id}")
+            self._replicas[spec.id] = _Fake(status)
+            self._on_change(spec.id)
+
+    async def poll(self, replica_id: str) -> ReplicaStatus:
+        """Return the status; with ``auto_run`` what was starting runs now."""
+        self._reach()
+        found = self._replicas.get(replica_id)
+        if found is None:
+            return ReplicaStatus(ReplicaState.CREATED)
+        if self.auto_run and found.status.state is ReplicaState.STARTING:
+            self.run(replica_id)
+        return found.status
+
+    async def stop(self, replica_id: str, grace_seconds: float) -> None:
+        """Note the request; with ``auto_stop`` end the replica."""
+        self._reach()
+        found = self._replicas.get(replica_id)
+        if found is None:
+            status = ReplicaStatus(ReplicaState.EXITED, reason="stopped before it was started")
+            self._replicas[replica_id] = _Fake(replace(status, ended_at=self._clock.now()))
+            self._on_change(replica_id)
+        elif not found.status.state.is_end:
+            self.stopped.append((replica_id, grace_seconds))
+            if self.auto_stop:
+                self.exit(replica_id, -int(signal.SIGTERM), "stopped")
+
+    async def read_output(self, replica_id: str, offset: int, limit: int) -> LogChunk:
+        """Return what was written."""
+        self._reach()
+        found = self._replicas.get(replica_id)
+        if found is None:
+            return LogChunk(max(0, offset), b"", False)
+        size = len(found.output)
+        start = max(0, size + offset) if offset < 0 else offset
+        data = bytes(found.output[start : start + limit])
+        return LogChunk(start, data, found.status.state.is_end and start + len(data) >= size)
+
+    def watch(self, on_change: OnChange) -> None:
+        """Call back at each change, on the caller's stack."""
+        self._on_change = on_change
+
+    def run(self, replica_id: str) -> None:
+        """Let a replica run."""
+        status = replace(self._of(replica_id).status, state=ReplicaState.RUNNING)
+        self._change(replica_id, replace(status, started_at=self._clock.now()))
+
+    def exit(self, replica_id: str, code: int, reason: str = "") -> None:
+        """Let a replica end by itself with an exit code, or minus a signal."""
+        status = replace(self._of(replica_id).status, state=ReplicaState.EXITED, exit_code=code)
+        self._change(replica_id, replace(status, reason=reason, ended_at=self._clock.now()))
+
+    def lose(self, replica_id: str, reason: str = "its host went away") -> None:
+        """Let a replica vanish."""
+        status = replace(self._of(replica_id).status, state=ReplicaState.LOST, reason=reason)
+        self._change(replica_id, replace(status, ended_at=self._clock.now()))
+
+    def write(self, replica_id: str, data: bytes) -> None:
+        """Let a replica write to its output."""
+        self._of(replica_id).output.extend(data)
+
+    def _change(self, replica_id: str, status: ReplicaStatus) -> None:
+        self._of(replica_id).status = status
+        self._on_change(replica_id)
+
+    def _of(self, replica_id: str) -> _Fake:
+        if replica_id not in self._replicas:
+            raise NotFound(f"replica {replica_id} was never started")
+        return self._replicas[replica_id]
+
+    def _reach(self) -> None:
+        if self.unreachable:
+            raise Unavailable("the fake executor does not answer")

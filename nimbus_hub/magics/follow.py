@@ -1,0 +1,51 @@
+"""A job's output as running text, each line under its replica's name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from nimbus_hub.client import Client, resources
+from nimbus_hub.magics.job import Job
+from nimbus_hub.magics.render import headline
+from nimbus_hub.magics.session import Call
+
+__all__ = ["follow", "prefixed"]
+
+
+def follow(call: Call, job: Job, replica: str | None = None, tail: int | None = None) -> None:
+    """Print output as it comes until the job ends; an interrupt leaves the job alone."""
+    try:
+        for text in _texts(call.session.client, job.id, replica, tail):
+            call.write(text)
+    except KeyboardInterrupt:
+        call.write(f"\nThe job goes on; `%nimbus_logs {job.id} -f` follows it again.\n")
+    job.refresh()
+
+
+def prefixed(replica: str, text: str) -> str:
+    """Return whole lines, each under the replica's name."""
+    return "".join(f"[{replica}] {line}\n" for line in text.splitlines())
+
+
+def _texts(client: Client, job_id: str, replica: str | None, tail: int | None) -> Iterator[str]:
+    """Yield lines and changes of state."""
+    unfinished: dict[str, str] = {}
+    told = ""
+    for item in client.follow(job_id, tail=tail):
+        if isinstance(item, resources.LogText):
+            if replica in (None, item.replica):
+                yield _whole_lines(unfinished, item)
+        elif not item.is_ended and (line := headline(item)) != told:
+            told = line
+            yield f"{line}\n"
+    yield from (prefixed(name, rest) for name, rest in unfinished.items())
+    yield f"{headline(client.job(job_id))}\n"
+
+
+def _whole_lines(unfinished: dict[str, str], item: resources.LogText) -> str:
+    """Return the lines that are complete now and keep the rest for later."""
+    text = unfinished.pop(item.replica, "") + item.text
+    lines, _, rest = text.rpartition("\n")
+    if rest:
+        unfinished[item.replica] = rest
+    return prefixed(item.replica, lines)

@@ -1,0 +1,169 @@
+"""The ``Job`` that ``%nimbus_run`` returns."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from IPython import get_ipython
+from IPython.display import display
+
+from nimbus_hub.client import Client, resources
+from nimbus_hub.clock import SystemClock
+from nimbus_hub.magics.render import headline
+from nimbus_hub.magics.tails import Tails
+from nimbus_hub.magics.view import View, static_bundle
+from nimbus_hub.model.quantities import format_duration
+
+__all__ = ["Job"]
+
+_POLL_SECONDS = 20.0
+_CLOCK = SystemClock()
+
+
+class Job:
+    """A job of yours: ask it, wait for it, read its logs, stop it; show it to watch it live."""
+
+    def __init__(self, client: Client, job: resources.Job, *, is_live: bool = True) -> None:
+        """Wrap what the service said; ``is_live``: shown as widgets while it runs."""
+        self._client = client
+        self._job = job
+        self._is_live = is_live
+        self._view: View | None = None
+
+    @property
+    def known(self) -> resources.Job:
+        """Return what was last heard of the job, without asking."""
+        return self._job
+
+    @property
+    def id(self) -> str:
+        """Return the job's id."""
+        return self._job.id
+
+    @property
+    def name(self) -> str:
+        """Return the job's name."""
+        return self._job.name
+
+    @property
+    def state(self) -> str:
+        """Return the state now: queued, starting, running, succeeded, failed or stopped."""
+        return self._now().state
+
+    @property
+    def reason(self) -> str:
+        """Return why the job is in its state, as a sentence."""
+        return self._now().reason
+
+    @property
+    def progress(self) -> float | None:
+        """Return how far the job is, from 0 to 1, if it tells."""
+        return self._now().progress
+
+    @property
+    def replicas(self) -> tuple[resources.Replica, ...]:
+        """Return the processes of the newest attempt."""
+        return self._now().replicas
+
+    @property
+    def is_ended(self) -> bool:
+        """Tell whether the job is over."""
+        return self._now().is_ended
+
+    @property
+    def output_dir(self) -> Path | None:
+        """Return the directory of the job's results; None before the start."""
+        found = self._now().output_dir
+        return Path(found) if found else None
+
+    @property
+    def log_dir(self) -> Path | None:
+        """Return the directory TensorBoard reads; None before the start."""
+        found = self._now().log_dir
+        return Path(found) if found else None
+
+    def refresh(self) -> Job:
+        """Ask the service how the job is; return the job itself."""
+        self._job = self._client.job(self._job.id)
+        return self
+
+    def wait(self, timeout: float | None = None) -> Job:
+        """Wait until the job ends, at most ``timeout`` seconds; return the job itself.
+
+        Raises TimeoutError. Interrupting the wait leaves the job alone.
+        """
+        if not self.wait_until(lambda job: job.is_ended, timeout):
+            limit = format_duration(timedelta(seconds=timeout or 0))
+            raise TimeoutError(f"{headline(self._job)} It did not end within {limit}.")
+        return self
+
+    def wait_until(
+        self, is_met: Callable[[resources.Job], bool], timeout: float | None = None
+    ) -> bool:
+        """Wait until what is known of the job meets a condition; tell whether it does."""
+        end = None if timeout is None else _CLOCK.now() + timedelta(seconds=timeout)
+        while not is_met(self._job):
+            left = _POLL_SECONDS if end is None else (end - _CLOCK.now()).total_seconds()
+            if left <= 0:
+                return False
+            step = min(left, _POLL_SECONDS)
+            self._job = self._client.job(self.id, after=self._job.version, timeout=step)
+        return True
+
+    def logs(self, replica: str | None = None, tail: int | None = None) -> str:
+        """Return the output of a replica, or of all, each under its name; ``tail``: last lines."""
+        items = self._client.logs(self.id, replica=replica, tail=tail)
+        if len(items) == 1:
+            return items[0].text
+        return "\n".join(f"--- {item.replica}\n{item.text}" for item in items)
+
+    def files(self) -> tuple[Path, ...]:
+        """Return the files the job has written to its output directory."""
+        found = self.output_dir
+        if found is None:
+            return ()
+        return tuple(sorted(path for path in found.rglob("*") if path.is_file()))
+
+    def stop(self, reason: str = "") -> Job:
+        """Stop the job; it ends soon after. Return the job itself."""
+        self._job = self._client.stop(self.id, reason=reason)
+        return self
+
+    def view(self) -> None:
+        """Show the job as widgets while it runs, else as it ended."""
+        self._job = self._now()
+        if self._job.is_ended or not _has_kernel():
+            display(self._repr_mimebundle_(), raw=True)
+            return
+        if self._view is None or self._view.watch.is_over:
+            self._view = View(self._client, self._job)
+        self._view.show()
+
+    def _now(self) -> resources.Job:
+        """Return the newest state; what has ended stays as it is."""
+        if not self._job.is_ended:
+            self.refresh()
+        return self._job
+
+    def _ipython_display_(self) -> None:
+        if self._is_live:
+            self.view()
+        else:
+            display(self._repr_mimebundle_(), raw=True)
+
+    def _repr_mimebundle_(self, **_: Any) -> dict[str, Any]:
+        job = self._now()
+        logs = self._client.logs(self.id, tail=Tails().lines) if self._is_live else ()
+        return static_bundle(job, Tails.of(logs))
+
+    def __repr__(self) -> str:
+        """Return one line as it was last known; asks nobody."""
+        return f"<{headline(self._job).rstrip('.')}>"
+
+
+def _has_kernel() -> bool:
+    """Tell whether there is a front end that could show widgets."""
+    return getattr(get_ipython(), "kernel", None) is not None

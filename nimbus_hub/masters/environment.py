@@ -1,0 +1,44 @@
+"""The environment every replica gets, whatever its framework; the executor adds directories.
+
+User code runs unchanged as one process or as many: it reads these names or none of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from nimbus_hub.model.job import Job
+from nimbus_hub.model.slot import Slot
+
+__all__ = ["contract_environment"]
+
+
+def contract_environment(
+    job: Job, slots: Sequence[Slot], rank: int, api_url: str, token: str
+) -> dict[str, str]:
+    """Return the variables of the replica of this rank; slots are in order of rank.
+
+    The user's variables may replace defaults (OMP_NUM_THREADS), never the contract.
+    """
+    slot = slots[rank]
+    defaults = {"OMP_NUM_THREADS": str(max(1, slot.cpus_milli // 1000)), "PYTHONUNBUFFERED": "1"}
+    contract = {
+        "NIMBUS_JOB_ID": job.id,
+        "NIMBUS_JOB_NAME": job.name,
+        "NIMBUS_ROLE": slot.role,
+        "NIMBUS_RANK": str(rank),
+        "NIMBUS_WORLD_SIZE": str(len(slots)),
+        "NIMBUS_ROLE_RANK": str(slot.index),
+        "NIMBUS_ATTEMPT": str(job.attempt),
+        "NIMBUS_API_URL": api_url,
+        "NIMBUS_TOKEN": token,
+        **_devices(slot),
+    }
+    return {**defaults, **job.launch.env, **contract}
+
+
+def _devices(slot: Slot) -> dict[str, str]:
+    """Return the variables that let a process see its own GPUs only."""
+    devices = ",".join(map(str, slot.gpus))
+    # To the NVIDIA runtime an empty list means "not set"; void is its word for none.
+    return {"CUDA_VISIBLE_DEVICES": devices, "NVIDIA_VISIBLE_DEVICES": devices or "void"}

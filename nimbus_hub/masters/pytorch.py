@@ -1,0 +1,75 @@
+"""PyTorch all-reduce (DistributedDataParallel): what torchrun would set, without torchrun.
+
+Rank 0 listens at MASTER_ADDR:MASTER_PORT, all other ports are ephemeral. Every attempt has
+another MASTER_PORT, so that a late process of the last one cannot join this one.
+
+LOCAL_RANK is the number of the GPU that a process is to use, as `torch.cuda.set_device` is
+commonly given it. A replica with GPUs sees its own only (CUDA_VISIBLE_DEVICES), and the
+first of them is device 0: its LOCAL_RANK is 0 and it is the only one in its local world.
+Replicas without GPUs count within their host, as under torchrun.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from nimbus_hub.errors import InvalidRequest
+from nimbus_hub.masters.base import ReplicaCommand, Verdict, judge_gang
+from nimbus_hub.model.job import Job, Launch
+from nimbus_hub.model.replica import Replica
+from nimbus_hub.model.slot import Slot, SlotGroup
+
+__all__ = ["PyTorchMaster"]
+
+
+class PyTorchMaster:
+    """Runs the user's command once per worker, with the variables of `env://`."""
+
+    name = "pytorch"
+
+    def check(self, launch: Launch, groups: Sequence[SlotGroup]) -> None:
+        """Refuse every role but ``worker``."""
+        for role in (group.role for group in groups):
+            if role == "ps":
+                raise InvalidRequest("PyTorch has no parameter-server mode here; use --workers")
+            if role != "worker":
+                raise InvalidRequest(f"PyTorch runs workers only, got role {role!r}; use --workers")
+
+    def command(self, job: Job, slots: Sequence[Slot], rank: int) -> ReplicaCommand:
+        """Return the user's command with the place of this rank in the world."""
+        first = slots[0]
+        return ReplicaCommand(
+            job.launch.argv,
+            {
+                "RANK": str(rank),
+                "WORLD_SIZE": str(len(slots)),
+                "MASTER_ADDR": first.address,
+                "MASTER_PORT": str(first.port(job.attempt)),
+                **_local_ranks(slots, rank),
+                **_interface(job.launch, slots),
+            },
+        )
+
+    def judge(self, replicas: Sequence[Replica]) -> Verdict:
+        """Return success when all exit with 0, failure when one does not."""
+        return judge_gang(replicas)
+
+
+def _local_ranks(slots: Sequence[Slot], rank: int) -> dict[str, str]:
+    """Return the rank within what the process sees of its host."""
+    own = slots[rank]
+    peers = [rank] if own.gpus else [at for at, slot in enumerate(slots) if slot.host == own.host]
+    return {"LOCAL_RANK": str(peers.index(rank)), "LOCAL_WORLD_SIZE": str(len(peers))}
+
+
+def _interface(launch: Launch, slots: Sequence[Slot]) -> dict[str, str]:
+    """Return the interface gloo advertises, where it is known without asking the host.
+
+    Else gloo advertises whatever address the host's own name resolves to, 127.0.1.1 on many.
+    On other networks only the host knows its interface's name: what runs replicas there sets
+    it, or the user does with ``--env GLOO_SOCKET_IFNAME=eth0``, which also wins here.
+    """
+    name = "GLOO_SOCKET_IFNAME"
+    if name in launch.env or not all(slot.address.startswith("127.") for slot in slots):
+        return {}
+    return {name: "lo"}

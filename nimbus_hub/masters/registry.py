@@ -1,0 +1,70 @@
+"""The application masters there are: the built-in ones and those of other packages.
+
+A plug-in that cannot be loaded breaks only the jobs that ask for it.
+"""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+from functools import cache
+from importlib.metadata import EntryPoint, entry_points
+
+from nimbus_hub.errors import InvalidRequest, Unavailable
+from nimbus_hub.masters.base import Master
+from nimbus_hub.masters.pytorch import PyTorchMaster
+from nimbus_hub.masters.script import ScriptMaster
+
+__all__ = ["GROUP", "master", "masters"]
+
+GROUP = "nimbus_hub.masters"
+
+_BUILT_IN: tuple[Master, ...] = (ScriptMaster(), PyTorchMaster())
+
+
+def masters() -> dict[str, Master]:
+    """Return all masters that can be loaded, by name; the built-in ones are always there."""
+    found = {each.name: each for each in _BUILT_IN}
+    for name in _plug_ins():
+        try:
+            found[name] = _loaded(name)
+        except Unavailable:
+            continue
+    return found
+
+
+def master(name: str) -> Master:
+    """Return the master of a framework.
+
+    Raises InvalidRequest naming the known ones, and Unavailable naming a broken plug-in.
+    """
+    for each in _BUILT_IN:
+        if each.name == name:
+            return each
+    plug_ins = _plug_ins()
+    if name in plug_ins:
+        return _loaded(name)
+    known = sorted({*(each.name for each in _BUILT_IN), *plug_ins})
+    close = get_close_matches(name.lower(), known, n=1)
+    hint = f"did you mean {close[0]}? " if close else ""
+    raise InvalidRequest(f"there is no framework {name!r}; {hint}There are: {', '.join(known)}")
+
+
+def _plug_ins() -> dict[str, EntryPoint]:
+    """Return the masters that other packages bring; they do not replace built-in ones."""
+    own = {each.name for each in _BUILT_IN}
+    return {point.name: point for point in entry_points(group=GROUP) if point.name not in own}
+
+
+@cache
+def _loaded(name: str) -> Master:
+    point = _plug_ins()[name]
+    try:
+        factory = point.load()
+        made: Master = factory()
+    # A plug-in may fail in any way it likes.
+    except Exception as error:
+        raise Unavailable(
+            f"framework {name!r} cannot be used: its plug-in {point.value} failed with "
+            f"{type(error).__name__}: {error}"
+        ) from error
+    return made

@@ -1,0 +1,198 @@
+"""Snapshots on disk: files by their SHA-256, apart for each owner.
+
+``ROOT/OWNER/files/ab/abcd...`` are contents, ``ROOT/OWNER/manifests/abcd...`` are lists of
+them. Each owner has a store of their own: who knows the digest of somebody else's file
+neither gets it nor learns whether it is there. A name appears when all of the file is on
+disk: whatever is under a digest is whole. Methods block; threads and processes may share.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import tarfile
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, BinaryIO
+
+from nimbus_hub.errors import InvalidRequest, NotFound, TooLarge
+from nimbus_hub.model.quantities import format_memory
+from nimbus_hub.model.snapshot import (
+    SNAPSHOT_LIMIT_BYTES,
+    SnapshotFile,
+    check_snapshot,
+    is_digest,
+    snapshot_digest,
+    snapshot_from_json,
+    snapshot_to_json,
+)
+from nimbus_hub.store.trees import make_tree
+
+__all__ = ["SnapshotStore"]
+
+_CHUNK_BYTES = 2**20
+_UNSAFE = re.compile(r"[^A-Za-z0-9_-]")
+
+
+class SnapshotStore:
+    """Keeps the working directories that jobs start from."""
+
+    def __init__(self, root: Path, size_limit_bytes: int = SNAPSHOT_LIMIT_BYTES) -> None:
+        """Keep below ``root``, which is made when it is needed."""
+        self._root = root
+        self.size_limit_bytes = size_limit_bytes
+
+    def missing(self, owner: str, digests: Iterable[str]) -> tuple[str, ...]:
+        """Return those digests, each once, whose files the owner has to upload."""
+        home = self._home(owner)
+        return tuple(
+            digest for digest in dict.fromkeys(digests) if not _blob(home, digest).is_file()
+        )
+
+    def add(self, owner: str, digest: str, chunks: Iterable[bytes] | BinaryIO) -> None:
+        """Keep a file; raise InvalidRequest and keep nothing if the digest is not its own.
+
+        Raises TooLarge as soon as it is larger than a whole snapshot may be.
+        """
+        self._add(owner, digest, _chunks(chunks), self.size_limit_bytes)
+
+    def add_tar(self, owner: str, tar: BinaryIO) -> None:
+        """Keep the files of an uncompressed tar archive, whose names are their digests.
+
+        It is read once, front to back. Raises InvalidRequest at the first member that is
+        not a plain file with its digest as name; those before it are kept.
+        """
+        left_bytes = self.size_limit_bytes
+        try:
+            with tarfile.open(fileobj=tar, mode="r|") as archive:
+                for member in archive:
+                    content = _content(archive, member)
+                    left_bytes -= self._add(owner, member.name, _chunks(content), left_bytes)
+        # Broken headers make tarfile raise more than its own errors.
+        except (tarfile.TarError, ValueError, OverflowError, EOFError) as error:
+            raise InvalidRequest(f"the upload must be a tar archive: {error}") from error
+
+    def commit(self, owner: str, files: Sequence[SnapshotFile]) -> tuple[str, tuple[str, ...]]:
+        """Keep a manifest if all its files are here; return its digest and what is missing.
+
+        A file of another size than the manifest says is missing, too. Raises InvalidRequest
+        for files that cannot be together and TooLarge, with the largest files named.
+        """
+        check_snapshot(files, self.size_limit_bytes)
+        home = self._home(owner)
+        missing = [file.digest for file in files if not _has_file(home, file)]
+        digest = snapshot_digest(files)
+        manifest = _manifest(home, digest)
+        if not missing and not manifest.is_file():
+            with _new_file(manifest) as output:
+                output.write(snapshot_to_json(files))
+        return digest, tuple(dict.fromkeys(missing))
+
+    def files(self, owner: str, digest: str) -> tuple[SnapshotFile, ...]:
+        """Return the files of a snapshot by path; raise NotFound if the owner has none such."""
+        if not is_digest(digest):
+            raise NotFound(f"there is no snapshot {digest}")
+        try:
+            manifest = _manifest(self._home(owner), digest).read_bytes()
+        except FileNotFoundError:
+            raise NotFound(f"there is no snapshot {digest}") from None
+        return snapshot_from_json(manifest)
+
+    def has(self, owner: str, digest: str) -> bool:
+        """Tell whether the owner has a snapshot of this digest."""
+        return is_digest(digest) and _manifest(self._home(owner), digest).is_file()
+
+    def unpack(
+        self, owner: str, digest: str, target: Path, *, uid: int = -1, gid: int = -1
+    ) -> None:
+        """Copy a snapshot's files into a directory, which is made if it is not there.
+
+        Files get mode 0644 or 0755 and take the place of what has their name; other files
+        stay. A symbolic link in the way is replaced, never followed. What is made belongs
+        to ``uid`` and ``gid``, -1 for our own. May be repeated. Raises NotFound for an
+        unknown snapshot, Conflict if a directory has a file's name.
+        """
+        files = self.files(owner, digest)
+        home = self._home(owner)
+        damaged = [file.path for file in files if not _has_file(home, file)]
+        if damaged:
+            raise NotFound(f"snapshot {digest} has lost {damaged[0]!r}: submit it again")
+        make_tree(target, ((file, _blob(home, file.digest)) for file in files), uid, gid)
+
+    def remove_leftovers(self) -> None:
+        """Remove what was being written when a process died. Only call while nobody writes."""
+        for path in self._root.glob("*/tmp/*"):
+            path.unlink(missing_ok=True)
+
+    def _add(self, owner: str, digest: str, chunks: Iterable[bytes], limit_bytes: int) -> int:
+        """Keep a file; return its size."""
+        path = _blob(self._home(owner), digest)
+        seen, size = hashlib.sha256(), 0
+        with _new_file(path) as output:
+            for chunk in chunks:
+                size += len(chunk)
+                if size > limit_bytes:
+                    limit = format_memory(self.size_limit_bytes)
+                    raise TooLarge(f"the files of a snapshot may have {limit} together")
+                seen.update(chunk)
+                output.write(chunk)
+            if seen.hexdigest() != digest:
+                raise InvalidRequest(f"the file {digest} has another digest: {seen.hexdigest()}")
+        return size
+
+    def _home(self, owner: str) -> Path:
+        """Return the owner's directory: a hash for safety, letters for whoever looks."""
+        name = hashlib.sha256(owner.encode("utf-8", "surrogatepass")).hexdigest()[:32]
+        return self._root / f"{_UNSAFE.sub('_', owner)[:32]}-{name}"
+
+
+def _blob(home: Path, digest: str) -> Path:
+    """Return where a file is kept; raise InvalidRequest unless it is named by a digest."""
+    if not is_digest(digest):
+        raise InvalidRequest(f"a file must be named by its SHA-256 digest, got {digest!r}")
+    return home / "files" / digest[:2] / digest
+
+
+def _manifest(home: Path, digest: str) -> Path:
+    return home / "manifests" / digest
+
+
+def _has_file(home: Path, file: SnapshotFile) -> bool:
+    try:
+        return _blob(home, file.digest).stat().st_size == file.size
+    except FileNotFoundError:
+        return False
+
+
+@contextmanager
+def _new_file(path: Path) -> Iterator[IO[bytes]]:
+    """Open a file that gets its name when the block ends well, and is gone otherwise."""
+    drafts = path.parents[2 if path.parent.name != "manifests" else 1] / "tmp"
+    for directory in (drafts, path.parent):
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=drafts)
+    draft = Path(name)
+    try:
+        with os.fdopen(handle, "wb") as output:
+            yield output
+        draft.replace(path)
+    except BaseException:
+        draft.unlink(missing_ok=True)
+        raise
+
+
+def _chunks(source: Iterable[bytes] | IO[bytes]) -> Iterator[bytes]:
+    """Yield pieces of a bounded size: lines of a binary file could have any."""
+    if hasattr(source, "read"):
+        return iter(lambda: source.read(_CHUNK_BYTES), b"")
+    return iter(source)
+
+
+def _content(archive: tarfile.TarFile, member: tarfile.TarInfo) -> IO[bytes]:
+    content = archive.extractfile(member) if member.isreg() and not member.issparse() else None
+    if content is None:
+        raise InvalidRequest(f"the upload must hold plain files alone, got {member.name!r}")
+    return content

@@ -1,0 +1,149 @@
+"""The form a session is chosen with: a pure function from what may be asked for to HTML.
+
+A choice that no host could ever hold is greyed out with the reason; one that fits but not
+now says that it will wait. Everything that comes from outside is escaped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import timedelta
+from html import escape
+
+from nimbus_hub.client.resources import Environment, Host, Options, Size
+from nimbus_hub.model.quantities import format_cpus, format_duration, format_memory
+from nimbus_spawner.options import CUSTOM
+
+__all__ = ["render_form", "unavailable_form"]
+
+
+def render_form(choices: Options, hosts: Iterable[Host], notice: str = "") -> str:
+    """Return the form; ``notice`` is HTML that stands on top of it."""
+    return "\n".join(
+        (
+            notice,
+            '<fieldset class="nimbus-sizes mb-3"><legend>Size</legend>',
+            *_sizes(choices, tuple(hosts)),
+            _custom(choices),
+            "</fieldset>",
+            _gpus(choices),
+            _environments(choices),
+            _duration(choices),
+        )
+    ).lstrip()
+
+
+def unavailable_form(sentence: str, notice: str = "") -> str:
+    """Return what stands in the form's place while the service does not answer."""
+    return "\n".join(
+        (
+            notice,
+            '<div class="alert alert-danger" role="alert">'
+            f"{escape(sentence)} Try again in a minute.</div>",
+        )
+    ).lstrip()
+
+
+def _sizes(choices: Options, hosts: tuple[Host, ...]) -> list[str]:
+    lines = []
+    is_chosen = False
+    for size in choices.sizes:
+        never = _never(choices, size)
+        waits = "" if never or not hosts else _waits(hosts, size)
+        checked = "" if never or is_chosen else " checked"
+        is_chosen = is_chosen or not never
+        note = f' <em class="text-muted">{escape(never or waits)}</em>' if never or waits else ""
+        lines.append(
+            f'<div class="form-check"><label class="form-check-label">'
+            f'<input class="form-check-input" type="radio" name="size" value="{escape(size.name)}"'
+            f"{' disabled' if never else ''}{checked}> <strong>{escape(size.name)}</strong> "
+            f"{_amounts(size)}{note}</label></div>"
+        )
+    return lines
+
+
+def _amounts(size: Size) -> str:
+    parts = [f"{format_cpus(size.cpus_milli)} CPU", f"{format_memory(size.memory_bytes)} memory"]
+    if size.gpus:
+        parts.append(f"{size.gpus} GPU")
+    return escape(", ".join(parts))
+
+
+def _never(choices: Options, size: Size) -> str:
+    """Return why no host could ever hold a size, or nothing."""
+    largest = (
+        ("CPUs", size.cpus_milli, choices.largest_cpus_milli, format_cpus),
+        ("memory", size.memory_bytes, choices.largest_memory_bytes, format_memory),
+        ("GPUs", size.gpus, choices.largest_gpus, str),
+    )
+    for name, wanted, most, write in largest:
+        if wanted > most:
+            return f"(impossible: the largest host has {write(most)} {name})"
+    return ""
+
+
+def _waits(hosts: tuple[Host, ...], size: Size) -> str:
+    fits = any(
+        size.cpus_milli <= host.cpus_free_milli
+        and size.memory_bytes <= host.memory_free_bytes
+        and size.gpus <= sum(gpu.lease_id is None for gpu in host.gpus)
+        for host in hosts
+    )
+    return "" if fits else "(will wait: not free on any host now)"
+
+
+def _custom(choices: Options) -> str:
+    gpus = (
+        '<label>GPUs <input class="form-control" name="gpus" size="8" '
+        f'placeholder="0 to {choices.largest_gpus}, or A100:1"></label>'
+        if choices.largest_gpus
+        else '<label class="text-muted">GPUs <input class="form-control" size="8" disabled '
+        'placeholder="no host has any"></label>'
+    )
+    return (
+        f'<div class="form-check"><label class="form-check-label">'
+        f'<input class="form-check-input" type="radio" name="size" value="{CUSTOM}"> '
+        "<strong>custom</strong></label>\n"
+        '<span class="d-flex gap-3 nimbus-custom" '
+        "oninput=\"document.querySelector('input[name=size][value=custom]').checked = true\">"
+        f'<label>CPUs <input class="form-control" name="cpus" inputmode="decimal" size="8" '
+        f'placeholder="up to {format_cpus(choices.largest_cpus_milli)}"></label>'
+        f'<label>Memory <input class="form-control" name="memory" size="8" '
+        f'placeholder="up to {format_memory(choices.largest_memory_bytes)}"></label>'
+        f"{gpus}</span></div>"
+    )
+
+
+def _gpus(choices: Options) -> str:
+    counts = [
+        f"{escape(gpu.model)}: {gpu.free} of {gpu.total} free" for gpu in choices.gpus
+    ] or ["none on these hosts"]
+    return f'<p class="nimbus-gpus">GPUs: {"; ".join(counts)}</p>'
+
+
+def _environments(choices: Options) -> str:
+    options = "".join(
+        f'<option value="{escape(one.name)}">{escape(_described(one))}</option>'
+        for one in choices.environments
+    )
+    return (
+        '<label class="d-block mb-3">Environment '
+        f'<select class="form-control" name="environment">{options}</select></label>'
+    )
+
+
+def _described(environment: Environment) -> str:
+    return ": ".join(part for part in (environment.name, environment.description) if part)
+
+
+def _duration(choices: Options) -> str:
+    usual = format_duration(timedelta(seconds=choices.default_length_seconds))
+    longest = format_duration(timedelta(seconds=choices.longest_length_seconds))
+    return (
+        '<label class="d-block mb-3">Duration '
+        f'<input class="form-control" name="duration" value="{usual}" list="nimbus-durations" '
+        'pattern="[0-9smhdSMHD. ]+" title="like 90m, 2h or 1d"></label>'
+        '<datalist id="nimbus-durations"><option value="30m"><option value="1h">'
+        f'<option value="2h"><option value="{longest}"></datalist>'
+        f'<p class="text-muted">At most {longest}; a session can be renewed while it runs.</p>'
+    )

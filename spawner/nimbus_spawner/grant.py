@@ -1,0 +1,79 @@
+"""What a session asks the service for, and what it makes of the grant: pure functions."""
+
+from __future__ import annotations
+
+from typing import TypedDict
+
+from nimbus_hub.client.requests import GroupRequest
+from nimbus_hub.client.resources import Lease, Options
+from nimbus_hub.errors import InvalidRequest
+from nimbus_hub.model.quantities import format_cpus
+from nimbus_spawner.options import SessionOptions
+
+__all__ = ["SessionRequest", "lease_env", "session_request"]
+
+
+class SessionRequest(TypedDict):
+    """The fields of the API's LeaseRequest."""
+
+    kind: str
+    owner: str
+    name: str
+    groups: list[GroupRequest]
+    environment: str
+    duration: str | None
+    wait: str
+
+
+def session_request(
+    chosen: SessionOptions, options: Options, owner: str, name: str, patience: str
+) -> SessionRequest:
+    """Return the wish for a session's lease.
+
+    Raises InvalidRequest if there is no such size or environment.
+    """
+    known = [environment.name for environment in options.environments]
+    if chosen.environment not in known:
+        raise InvalidRequest(
+            f"there is no environment {chosen.environment!r}; there are: {', '.join(known)}"
+        )
+    return SessionRequest(
+        kind="session",
+        owner=owner,
+        name=name,
+        groups=[_group(chosen, options)],
+        environment=chosen.environment,
+        duration=chosen.duration,
+        wait=patience,
+    )
+
+
+def lease_env(lease: Lease, api_url: str) -> dict[str, str]:
+    """Return what a session's processes are told of their lease.
+
+    The list of devices is empty if none were granted: unset would mean all of them.
+    """
+    slot = lease.slots[0]
+    devices = ",".join(map(str, slot.gpus))
+    return {
+        "NIMBUS_API_URL": api_url.rstrip("/"),
+        "NIMBUS_LEASE_ID": lease.id,
+        "NIMBUS_ENVIRONMENT": lease.environment,
+        "CUDA_VISIBLE_DEVICES": devices,
+        "NVIDIA_VISIBLE_DEVICES": devices or "void",
+        "CPU_LIMIT": format_cpus(slot.cpus_milli),
+        "MEM_LIMIT": str(slot.memory_bytes),
+    }
+
+
+def _group(chosen: SessionOptions, options: Options) -> GroupRequest:
+    """Return the one slot a session wants; without any choice that of the first size."""
+    if chosen.cpus is not None and chosen.memory is not None and chosen.gpus is not None:
+        return GroupRequest("session", 1, chosen.cpus, chosen.memory, chosen.gpus)
+    names = [size.name for size in options.sizes]
+    name = chosen.size or (names[0] if names else "")
+    for size in options.sizes:
+        if size.name == name:
+            cpus = format_cpus(size.cpus_milli)
+            return GroupRequest("session", 1, cpus, size.memory_bytes, size.gpus)
+    raise InvalidRequest(f"there is no size {name!r}; there are: {', '.join(names) or 'none'}")

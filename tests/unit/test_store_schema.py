@@ -1,0 +1,91 @@
+"""The schema: migrations lead to exactly what the code expects."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from alembic import command
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from sqlalchemy import inspect, text
+
+from nimbus_hub.errors import InvalidRequest
+from nimbus_hub.store.database import Database
+from nimbus_hub.store.schema import alembic_config, next_revision, upgrade
+from nimbus_hub.store.store import Store
+from nimbus_hub.store.tables import METADATA
+from tests.unit.test_store import POSTGRESQL, fresh_url
+
+
+@pytest.fixture(params=["sqlite", "postgresql"] if POSTGRESQL else ["sqlite"])
+def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Database]:
+    found = Database(fresh_url(request.param, tmp_path))
+    yield found
+    found.close()
+
+
+def test_migrations_lead_to_the_tables(database: Database) -> None:
+    upgrade(database)
+    with database.reading() as connection:
+        options = {"compare_type": True, "compare_server_default": True}
+        assert (
+            compare_metadata(MigrationContext.configure(connection, opts=options), METADATA) == []
+        )
+
+
+def test_a_schema_can_be_taken_back(database: Database) -> None:
+    upgrade(database)
+    with database.writing() as connection:
+        command.downgrade(alembic_config(connection), "base")
+        assert inspect(connection).get_table_names() == ["alembic_version"]
+    upgrade(database)
+
+
+def test_a_database_of_a_newer_version_is_refused(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/nimbus.sqlite"
+    Store.open(url).close()
+    database = Database(url)
+    with database.writing() as connection:
+        connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+    database.close()
+    with pytest.raises(InvalidRequest, match="has schema 9999, which this Nimbus Hub does not"):
+        Store.open(url)
+
+
+def test_two_that_open_a_new_database_at_once_both_can(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/nimbus.sqlite"
+    opened: list[Store] = []
+    threads = [threading.Thread(target=lambda: opened.append(Store.open(url))) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert len(opened) == 4
+    for store in opened:
+        store.close()
+
+
+def test_migrations_are_counted() -> None:
+    assert next_revision() == "0002"
+
+
+def test_the_indexes_are_used_for_what_is_asked_most(tmp_path: Path) -> None:
+    database = Database(f"sqlite:///{tmp_path}/nimbus.sqlite")
+    upgrade(database)
+    queries = {
+        "SELECT * FROM leases WHERE is_live IS 1": "ix_leases_is_live_created_at",
+        "SELECT * FROM jobs WHERE is_live IS 1": "ix_jobs_is_live_created_at",
+        "SELECT * FROM leases WHERE owner = 'a' ORDER BY created_at DESC": (
+            "ix_leases_owner_created_at"
+        ),
+        "SELECT * FROM events WHERE owner = 'a' AND id > 5 ORDER BY id": "ix_events_owner_id",
+        "SELECT * FROM jobs WHERE lease_id = 'a'": "ix_jobs_lease_id",
+    }
+    with database.reading() as connection:
+        for query, index in queries.items():
+            (row,) = connection.execute(text(f"EXPLAIN QUERY PLAN {query}"))
+            assert index in row.detail
+    database.close()

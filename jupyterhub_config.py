@@ -11,11 +11,12 @@ import sys
 from pathlib import Path
 
 import nimbus_spawner
+from nimbus_spawner.local import NimbusLocalSpawner
+
 from nimbus_hub.up.login import OwnerAuthenticator
 from nimbus_hub.up.proxy import proxy_command
 from nimbus_hub.up.secrets import kept_token
 from nimbus_hub.up.state import State
-from nimbus_spawner.local import NimbusLocalSpawner
 
 c = get_config()  # noqa: F821
 

@@ -15,16 +15,14 @@ import json
 import logging
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from datetime import datetime
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from jupyter_server.base.handlers import APIHandler
 from jupyter_server.utils import url_path_join
 from tornado.web import Application, authenticated
 
-from nimbus_hub.client import Client
-from nimbus_hub.client.environment import session_lease_id
+from nimbus_hub.client import Client, Lease, encode, session_lease_id
 from nimbus_hub.errors import (
     Conflict,
     Forbidden,
@@ -35,9 +33,6 @@ from nimbus_hub.errors import (
     Unauthenticated,
     Unavailable,
 )
-
-if TYPE_CHECKING:
-    from nimbus_hub.client.resources import Lease
 
 __all__ = ["LeaseClient", "Session", "add_routes", "session_of_environment"]
 
@@ -64,7 +59,7 @@ class LeaseClient(Protocol):
     def lease(self, lease_id: str, /) -> Lease:
         """Return the lease."""
 
-    def renew(self, lease_id: str, /, duration: str | float | None = None) -> Lease:
+    def renew(self, lease_id: str, /, duration: str | int | None = None) -> Lease:
         """Move the end of the lease to ``duration`` from now."""
 
     def saved(self, lease_id: str, /) -> Lease:
@@ -122,24 +117,13 @@ def status_of(error: NimbusError) -> HTTPStatus:
     return HTTPStatus.INTERNAL_SERVER_ERROR
 
 
-def lease_json(lease: Lease) -> str:
-    """Return the lease as the service's JSON."""
-    return json.dumps(dataclasses.asdict(lease), default=_json_value)
-
-
-def _duration(body: object) -> str | float | None:
+def _duration(body: object) -> str | int | None:
     if not isinstance(body, dict):
         raise InvalidRequest(f"the body must be a JSON object, got {body!r}")
     duration: object = body.get("duration")
-    if duration is not None and not isinstance(duration, str | int | float):
+    if duration is not None and not isinstance(duration, str | int):
         raise InvalidRequest(f"duration must be a text such as '90m' or seconds, got {duration!r}")
     return duration
-
-
-def _json_value(value: object) -> str:
-    if isinstance(value, datetime):
-        return value.isoformat()
-    raise TypeError(f"a lease holds a {type(value).__name__}, which has no JSON")
 
 
 class _Handler(APIHandler):
@@ -157,7 +141,7 @@ class _Handler(APIHandler):
             self.set_status(status_of(error))
             self.finish(json.dumps({"code": error.code, "message": error.message}))
         else:
-            self.finish(lease_json(lease))
+            self.finish(json.dumps(encode(lease)))
 
     def _session(self) -> Session:
         session: Session | None = self.settings[SETTING]
@@ -182,9 +166,7 @@ class RenewHandler(_Handler):
     async def post(self) -> None:
         """Move the end: by the policy's step, or to ``duration`` from now."""
         body: object = self.get_json_body() or {}
-        await self.answer(
-            lambda session: session.client.renew(session.lease_id, _duration(body))
-        )
+        await self.answer(lambda session: session.client.renew(session.lease_id, _duration(body)))
 
 
 class SavedHandler(_Handler):

@@ -3,7 +3,7 @@
  */
 import { Widget } from '@lumino/widgets';
 
-import { exactTime, longTime, renewalSentence } from './lease';
+import { exactTime, renewalSentence, shortTime } from './lease';
 import type { LeaseModel } from './model';
 import type { Lease } from './wire';
 
@@ -28,7 +28,7 @@ function rows(model: LeaseModel, lease: Lease): [string, string][] {
   const end = lease.expires_at === null ? 'not set yet' : exactTime(lease.expires_at);
   return [
     ['State', lease.reason === '' ? lease.state : `${lease.state}: ${lease.reason}`],
-    ['Ends', left === null || model.isOver ? end : `${end}, in ${longTime(left)}`],
+    ['Ends', left === null || model.isOver ? end : `${end}, in ${shortTime(left)}`],
     ['Renewal', `${renewalSentence(lease, model.now)} Renewed ${lease.renewals} times.`],
     ...lease.slots.map((slot): [string, string] => ['Holds', slotText(slot)]),
     ['Environment', lease.environment],

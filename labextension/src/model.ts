@@ -121,7 +121,13 @@ export class LeaseModel implements IDisposable {
 
   /** Move the end of the lease as the policy allows. */
   async renew(): Promise<Lease> {
-    return this._accept(await this._api.renew());
+    try {
+      return this._accept(await this._api.renew());
+    } catch (error) {
+      // What refused it, as the end of the lease, is not known here yet.
+      this.refresh().catch(() => undefined);
+      throw error;
+    }
   }
 
   /** Tell the service that the documents are saved. */
@@ -179,7 +185,7 @@ export class LeaseModel implements IDisposable {
       return before;
     }
     this._lease = lease;
-    if (before !== null && before.expires_at !== lease.expires_at) {
+    if (before !== null && before.expires_at !== null && before.expires_at !== lease.expires_at) {
       this._moved.emit(lease);
     }
     if (isReclaimed(lease) && !this._isOver) {

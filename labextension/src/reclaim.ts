@@ -45,7 +45,10 @@ function endBody(lease: Lease, report: ISaveReport, now: number): Widget {
   const node = document.createElement('div');
   node.className = 'jp-nimbus-End';
   const time = clockTime(lease.ended_at ?? lease.now, now);
-  node.append(paragraph(`It ended at ${time}${lease.reason ? `: ${lease.reason}` : '.'}`));
+  const reason = lease.reason.replace(/\.$/, '');
+  node.append(
+    paragraph(reason === '' ? `It ended at ${time}.` : `It ended at ${time}: ${reason}.`)
+  );
   for (const { path, reason } of report.failed) {
     node.append(paragraph(`Not saved: ${path} (${reason}).`, 'jp-nimbus-End-failed'));
   }

@@ -3,10 +3,117 @@
  * Do not make direct changes to the file.
  */
 
-export type paths = Record<string, never>;
+export interface paths {
+    "/api/v1/leases/{lease_id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Show a lease
+         * @description Needs the scope `custom:nimbus:read`.
+         */
+        get: operations["get_leases_by_lease_id"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/leases/{lease_id}/release": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Give a lease back
+         * @description Needs the scope `custom:nimbus:use`.
+         */
+        post: operations["post_leases_by_lease_id_release"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/leases/{lease_id}/renew": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Renew a lease
+         * @description Needs the scope `custom:nimbus:use`.
+         */
+        post: operations["post_leases_by_lease_id_renew"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/leases/{lease_id}/saved": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Documents are saved
+         * @description Needs the scope `custom:nimbus:use`.
+         */
+        post: operations["post_leases_by_lease_id_saved"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+}
 export type webhooks = Record<string, never>;
 export interface components {
     schemas: {
+        /**
+         * EndRequest
+         * @description A wish to end a lease or job. ``is_stopped`` (spawner only): the process is gone already.
+         */
+        EndRequest: {
+            /**
+             * Is Stopped
+             * @default false
+             */
+            is_stopped: boolean;
+            /**
+             * Reason
+             * @default
+             */
+            reason: string;
+        };
+        /**
+         * Environment
+         * @description Software that sessions and jobs can run in.
+         */
+        Environment: {
+            /** Description */
+            description: string;
+            /** Name */
+            name: string;
+        };
         /**
          * Error
          * @description Why a request was refused. ``code`` is stable, ``message`` is a sentence for people.
@@ -16,6 +123,32 @@ export interface components {
             code: string;
             /** Message */
             message: string;
+        };
+        /**
+         * Gpu
+         * @description A device of a host and the lease that holds it.
+         */
+        Gpu: {
+            /** Index */
+            index: number;
+            /** Lease Id */
+            lease_id: string | null;
+            /** Memory Bytes */
+            memory_bytes: number;
+            /** Model */
+            model: string;
+        };
+        /**
+         * GpuCount
+         * @description How many devices of a model there are, and are free.
+         */
+        GpuCount: {
+            /** Free */
+            free: number;
+            /** Model */
+            model: string;
+            /** Total */
+            total: number;
         };
         /**
          * Group
@@ -34,6 +167,190 @@ export interface components {
             memory_bytes: number;
             /** Role */
             role: string;
+        };
+        /**
+         * GroupRequest
+         * @description A wish for ``count`` equal slots of one role; sizes are per slot.
+         */
+        GroupRequest: {
+            /**
+             * Count
+             * @default 1
+             */
+            count: number;
+            /**
+             * Cpus
+             * @default 1
+             */
+            cpus: string | number;
+            /**
+             * Gpus
+             * @default 0
+             */
+            gpus: string | number;
+            /**
+             * Memory
+             * @default 2G
+             */
+            memory: string | number;
+            /**
+             * Role
+             * @default worker
+             */
+            role: string;
+        };
+        /**
+         * Health
+         * @description Whether the service works.
+         */
+        Health: {
+            /**
+             * Status
+             * @default ok
+             * @constant
+             */
+            status: "ok";
+            /** Version */
+            version: string;
+        };
+        /**
+         * Host
+         * @description A host and what of it is free.
+         */
+        Host: {
+            /** Address */
+            address: string;
+            /** Cpus Free Milli */
+            cpus_free_milli: number;
+            /** Cpus Milli */
+            cpus_milli: number;
+            /** Datacenter */
+            datacenter: string;
+            /** Gpus */
+            gpus: components["schemas"]["Gpu"][];
+            /** Memory Bytes */
+            memory_bytes: number;
+            /** Memory Free Bytes */
+            memory_free_bytes: number;
+            /** Name */
+            name: string;
+            /** Rack */
+            rack: string;
+            /** State */
+            state: string;
+        };
+        /**
+         * HostList
+         * @description Hosts by name.
+         */
+        HostList: {
+            /** Items */
+            items: components["schemas"]["Host"][];
+        };
+        /**
+         * Job
+         * @description A job with the replicas of its current attempt. Directories are null before the start.
+         */
+        Job: {
+            /** Argv */
+            argv: string[];
+            /** Attempt */
+            attempt: number;
+            /** Attempts */
+            attempts: number;
+            /**
+             * Created At
+             * Format: date-time
+             */
+            created_at: string;
+            /** Ended At */
+            ended_at: string | null;
+            /** Framework */
+            framework: string;
+            /** Id */
+            id: string;
+            /** Is Ended */
+            is_ended: boolean;
+            /** Lease Id */
+            lease_id: string;
+            /** Log Dir */
+            log_dir: string | null;
+            /** Name */
+            name: string;
+            /** Output Dir */
+            output_dir: string | null;
+            /** Owner */
+            owner: string;
+            /** Position */
+            position: number | null;
+            /** Progress */
+            progress: number | null;
+            /** Progress Message */
+            progress_message: string;
+            /** Reason */
+            reason: string;
+            /** Replicas */
+            replicas: components["schemas"]["Replica"][];
+            /** Started At */
+            started_at: string | null;
+            /** Starts By */
+            starts_by: string | null;
+            /** State */
+            state: string;
+            /** Version */
+            version: number;
+        };
+        /**
+         * JobList
+         * @description Jobs, newest first.
+         */
+        JobList: {
+            /** Items */
+            items: components["schemas"]["Job"][];
+        };
+        /**
+         * JobRequest
+         * @description A wish to run a command as a job with a lease of its own.
+         */
+        JobRequest: {
+            /** Argv */
+            argv: string[];
+            /**
+             * Duration
+             * @default null
+             */
+            duration: string | number | null;
+            /** Env */
+            env?: {
+                [key: string]: string;
+            };
+            /**
+             * Environment
+             * @default default
+             */
+            environment: string;
+            /**
+             * Framework
+             * @default script
+             */
+            framework: string;
+            /** Groups */
+            groups?: components["schemas"]["GroupRequest"][];
+            /**
+             * Name
+             * @default
+             */
+            name: string;
+            /**
+             * Retries
+             * @default 0
+             */
+            retries: number;
+            /**
+             * Snapshot
+             * @default null
+             */
+            snapshot: string | null;
         };
         /**
          * Lease
@@ -98,6 +415,144 @@ export interface components {
             warnings_seconds: number[];
         };
         /**
+         * LeaseList
+         * @description Leases, newest first.
+         */
+        LeaseList: {
+            /** Items */
+            items: components["schemas"]["Lease"][];
+        };
+        /**
+         * LeaseRequest
+         * @description A wish for a lease. Only administrators may name another owner.
+         */
+        LeaseRequest: {
+            /**
+             * Duration
+             * @default null
+             */
+            duration: string | number | null;
+            /**
+             * Environment
+             * @default default
+             */
+            environment: string;
+            /** Groups */
+            groups: components["schemas"]["GroupRequest"][];
+            /**
+             * Kind
+             * @default session
+             * @constant
+             */
+            kind: "session";
+            /**
+             * Name
+             * @default
+             */
+            name: string;
+            /**
+             * Owner
+             * @default null
+             */
+            owner: string | null;
+            /**
+             * Wait
+             * @description patience in the queue; none: for ever
+             * @default null
+             */
+            wait: string | number | null;
+        };
+        /**
+         * LeaseWarning
+         * @description A lease ends in ``seconds``.
+         */
+        LeaseWarning: {
+            lease: components["schemas"]["Lease"];
+            /** Seconds */
+            seconds: number;
+        };
+        /**
+         * LogList
+         * @description Output of replicas of a job.
+         */
+        LogList: {
+            /** Items */
+            items: components["schemas"]["LogText"][];
+        };
+        /**
+         * LogText
+         * @description Output of a replica; bytes that are no UTF-8 are replaced. Offsets are in bytes.
+         */
+        LogText: {
+            /** Attempt */
+            attempt: number;
+            /** Is Complete */
+            is_complete: boolean;
+            /** Next Offset */
+            next_offset: number;
+            /** Offset */
+            offset: number;
+            /** Replica */
+            replica: string;
+            /** Text */
+            text: string;
+        };
+        /**
+         * Options
+         * @description What may be asked for: environments, sizes, GPUs, largest host, lease bounds.
+         */
+        Options: {
+            /** Default Length Seconds */
+            default_length_seconds: number;
+            /** Environments */
+            environments: components["schemas"]["Environment"][];
+            /** Frameworks */
+            frameworks: string[];
+            /** Gpus */
+            gpus: components["schemas"]["GpuCount"][];
+            /** Largest Cpus Milli */
+            largest_cpus_milli: number;
+            /** Largest Gpus */
+            largest_gpus: number;
+            /** Largest Memory Bytes */
+            largest_memory_bytes: number;
+            /** Latest End Seconds */
+            latest_end_seconds: number;
+            /** Longest Length Seconds */
+            longest_length_seconds: number;
+            /** Renewal Seconds */
+            renewal_seconds: number;
+            /** Sizes */
+            sizes: components["schemas"]["Size"][];
+        };
+        /**
+         * Plan
+         * @description What would happen: where the slots would be, or why they would wait.
+         */
+        Plan: {
+            /** Reason */
+            reason: string;
+            /** Slots */
+            slots: components["schemas"]["Slot"][];
+            /** Starts By */
+            starts_by: string | null;
+            /** Would Wait */
+            would_wait: boolean;
+        };
+        /**
+         * ProgressRequest
+         * @description How far a job is, told by the job itself.
+         */
+        ProgressRequest: {
+            /** Fraction */
+            fraction: number;
+            /**
+             * Message
+             * @default
+             */
+            message: string;
+        };
+        /**
          * RenewRequest
          * @description A wish to move the end of a lease to ``duration`` from now (none: the policy's step).
          */
@@ -107,6 +562,48 @@ export interface components {
              * @default null
              */
             duration: string | number | null;
+        };
+        /**
+         * Replica
+         * @description A process of a job; ``reason`` says more where the exit code does not.
+         */
+        Replica: {
+            /** Attempt */
+            attempt: number;
+            /** Ended At */
+            ended_at: string | null;
+            /** Exit Code */
+            exit_code: number | null;
+            /** Host */
+            host: string;
+            /** Id */
+            id: string;
+            /** Name */
+            name: string;
+            /** Rank */
+            rank: number;
+            /** Reason */
+            reason: string;
+            /** Role */
+            role: string;
+            /** Started At */
+            started_at: string | null;
+            /** State */
+            state: string;
+        };
+        /**
+         * Size
+         * @description A ready-made choice of the spawn form.
+         */
+        Size: {
+            /** Cpus Milli */
+            cpus_milli: number;
+            /** Gpus */
+            gpus: number;
+            /** Memory Bytes */
+            memory_bytes: number;
+            /** Name */
+            name: string;
         };
         /**
          * Slot
@@ -130,6 +627,41 @@ export interface components {
             /** Role */
             role: string;
         };
+        /**
+         * Snapshot
+         * @description A working directory; ``missing`` are the digests still to be uploaded.
+         */
+        Snapshot: {
+            /** Digest */
+            digest: string;
+            /** Missing */
+            missing: string[];
+        };
+        /**
+         * SnapshotFile
+         * @description One file of a working directory; ``digest`` is the SHA-256 of its content.
+         */
+        SnapshotFile: {
+            /** Digest */
+            digest: string;
+            /**
+             * Is Executable
+             * @default false
+             */
+            is_executable: boolean;
+            /** Path */
+            path: string;
+            /** Size */
+            size: number;
+        };
+        /**
+         * SnapshotRequest
+         * @description The manifest of a working directory.
+         */
+        SnapshotRequest: {
+            /** Files */
+            files: components["schemas"]["SnapshotFile"][];
+        };
     };
     responses: never;
     parameters: never;
@@ -137,10 +669,422 @@ export interface components {
     headers: never;
     pathItems: never;
 }
+export type EndRequest = components['schemas']['EndRequest'];
+export type Environment = components['schemas']['Environment'];
 export type Error = components['schemas']['Error'];
+export type Gpu = components['schemas']['Gpu'];
+export type GpuCount = components['schemas']['GpuCount'];
 export type Group = components['schemas']['Group'];
+export type GroupRequest = components['schemas']['GroupRequest'];
+export type Health = components['schemas']['Health'];
+export type Host = components['schemas']['Host'];
+export type HostList = components['schemas']['HostList'];
+export type Job = components['schemas']['Job'];
+export type JobList = components['schemas']['JobList'];
+export type JobRequest = components['schemas']['JobRequest'];
 export type Lease = components['schemas']['Lease'];
+export type LeaseList = components['schemas']['LeaseList'];
+export type LeaseRequest = components['schemas']['LeaseRequest'];
+export type LeaseWarning = components['schemas']['LeaseWarning'];
+export type LogList = components['schemas']['LogList'];
+export type LogText = components['schemas']['LogText'];
+export type Options = components['schemas']['Options'];
+export type Plan = components['schemas']['Plan'];
+export type ProgressRequest = components['schemas']['ProgressRequest'];
 export type RenewRequest = components['schemas']['RenewRequest'];
+export type Replica = components['schemas']['Replica'];
+export type Size = components['schemas']['Size'];
 export type Slot = components['schemas']['Slot'];
+export type Snapshot = components['schemas']['Snapshot'];
+export type SnapshotFile = components['schemas']['SnapshotFile'];
+export type SnapshotRequest = components['schemas']['SnapshotRequest'];
 export type $defs = Record<string, never>;
-export type operations = Record<string, never>;
+export interface operations {
+    get_leases_by_lease_id: {
+        parameters: {
+            query?: {
+                after?: number | null;
+                timeout?: number;
+            };
+            header?: never;
+            path: {
+                lease_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Done */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Lease"];
+                };
+            };
+            /** @description Refused */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            /** @description Refused */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            /** @description Refused */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            /** @description Refused */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            /** @description Refused */
+            405: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            /** @description Refused */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            /** @description Refused */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            /** @description Refused */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+        };
+    };
+    post_leases_by_lease_id_release: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                lease_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: {
+            content: {
+                "application/json": components["schemas"]["EndRequest"];
+            };
+        };
+        responses: {
+            /** @description Done */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Lease"];
+                };
+            };
+            /** @description Refused */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            /** @description Refused */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            /** @description Refused */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            /** @description Refused */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            /** @description Refused */
+            405: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            /** @description Refused */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            /** @description Refused */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            /** @description Refused */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+        };
+    };
+    post_leases_by_lease_id_renew: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                lease_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: {
+            content: {
+                "application/json": components["schemas"]["RenewRequest"];
+            };
+        };
+        responses: {
+            /** @description Done */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Lease"];
+                };
+            };
+            /** @description Refused */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            /** @description Refused */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            /** @description Refused */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            /** @description Refused */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            /** @description Refused */
+            405: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            /** @description Refused */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            /** @description Refused */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            /** @description Refused */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+        };
+    };
+    post_leases_by_lease_id_saved: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                lease_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Done */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Lease"];
+                };
+            };
+            /** @description Refused */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            /** @description Refused */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            /** @description Refused */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            /** @description Refused */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            /** @description Refused */
+            405: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            /** @description Refused */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            /** @description Refused */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            /** @description Refused */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+        };
+    };
+}

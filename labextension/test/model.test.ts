@@ -111,6 +111,17 @@ test('a renewal that fails tells its reason and changes nothing', async () => {
   assert.equal(model.secondsLeft, 7200);
 });
 
+test('the first end of a lease is not a move', async () => {
+  const { api, model } = build();
+  api.answer = lease({ active_at: null, expires_at: null, state: 'granted' });
+  await model.refresh();
+  assert.equal(model.secondsLeft, null);
+  model.moved.connect(() => assert.fail('moved'));
+  api.answer = lease({ version: 2 });
+  await model.refresh();
+  assert.equal(model.secondsLeft, 7200);
+});
+
 test('at the end the lease is asked until it says that it is reclaimed, once', async () => {
   const { api, model, pass, reclaimed } = build();
   await model.refresh();

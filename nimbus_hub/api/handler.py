@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from typing import Any, ClassVar, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -134,6 +135,8 @@ class ApiHandler(RequestHandler):
             answer = Error(code="invalid_request", message=error.log_message or self._reason)
         else:
             answer = Error(code="error", message="the service failed; its log says why")
+        if status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+            self.set_header("Allow", ", ".join(sorted(verb.upper() for verb in self.operations)))
         self.reply(answer, status_code)
 
     def log_exception(self, typ: Any, value: Any, tb: Any) -> None:
@@ -155,7 +158,6 @@ class ApiHandler(RequestHandler):
 
     def _no_operation(self, method: str) -> Operation:
         allowed = ", ".join(sorted(verb.upper() for verb in self.operations))
-        self.set_header("Allow", allowed)
         raise HTTPError(405, f"{method} is not possible here; {allowed} is")
 
 

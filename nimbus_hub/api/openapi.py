@@ -30,6 +30,7 @@ class OpenApiHandler(ApiHandler):
 
     async def get(self) -> None:
         """Answer with the description."""
+        self.set_header("Content-Type", "application/json")
         self.finish(self.application.settings["openapi"])
 
 

@@ -26,9 +26,10 @@ from nimbus_hub.client.resources import (
     Plan,
     Snapshot,
     decode,
+    decode_items,
 )
 from nimbus_hub.client.snapshot import Manifest, scan, tar_chunks, tar_size
-from nimbus_hub.client.transport import Transport
+from nimbus_hub.client.transport import Transport, Wait
 from nimbus_hub.errors import Conflict, Unavailable
 
 __all__ = ["Client", "Progress"]
@@ -42,8 +43,14 @@ _API = "/api/v1"
 class Client:
     """Talks to the Nimbus service at ``url`` (with /services/nimbus) with a hub's token."""
 
-    def __init__(self, url: str, token: str, http: httpx.BaseTransport | None = None) -> None:
-        self.transport = Transport(url, token, http)
+    def __init__(
+        self,
+        url: str,
+        token: str,
+        http: httpx.BaseTransport | None = None,
+        wait: Wait | None = None,
+    ) -> None:
+        self.transport = Transport(url, token, http, wait)
 
     @classmethod
     def from_environment(cls) -> Self:
@@ -79,11 +86,11 @@ class Client:
 
     def hosts(self) -> tuple[Host, ...]:
         """Return the hosts and what of them is free."""
-        return _items(Host, self._get(f"{_API}/hosts"))
+        return decode_items(Host, self._get(f"{_API}/hosts"))
 
     def queue(self) -> tuple[Lease, ...]:
         """Return the leases that wait, in their order."""
-        return _items(Lease, self._get(f"{_API}/queue"))
+        return decode_items(Lease, self._get(f"{_API}/queue"))
 
     # Leases
 
@@ -97,11 +104,9 @@ class Client:
     ) -> tuple[Lease, ...]:
         """Return leases, newest first; ``state`` is live, ended or all."""
         params = {"state": state, "kind": kind, "name": name, "owner": owner, "limit": limit}
-        return _items(Lease, self._get(f"{_API}/leases", params))
+        return decode_items(Lease, self._get(f"{_API}/leases", params))
 
-    def lease(
-        self, lease_id: str, after: int | None = None, timeout: float | None = None
-    ) -> Lease:
+    def lease(self, lease_id: str, after: int | None = None, timeout: float | None = None) -> Lease:
         """Return a lease; with ``after`` wait for a later version, ``timeout`` seconds at most."""
         return decode(Lease, self._get_after(f"{_API}/leases/{lease_id}", after, timeout))
 
@@ -160,7 +165,7 @@ class Client:
 
     def jobs(self, state: str | None = None, limit: int | None = None) -> tuple[Job, ...]:
         """Return jobs, newest first; ``state`` is live, ended or all."""
-        return _items(Job, self._get(f"{_API}/jobs", {"state": state, "limit": limit}))
+        return decode_items(Job, self._get(f"{_API}/jobs", {"state": state, "limit": limit}))
 
     def job(self, job_id: str, after: int | None = None, timeout: float | None = None) -> Job:
         """Return a job; with ``after`` wait for a later version, ``timeout`` seconds at most."""
@@ -197,7 +202,7 @@ class Client:
             "attempt": attempt,
             "limit": limit,
         }
-        return _items(LogText, self._get(f"{_API}/jobs/{job_id}/logs", params))
+        return decode_items(LogText, self._get(f"{_API}/jobs/{job_id}/logs", params))
 
     def whole_logs(
         self,
@@ -211,9 +216,7 @@ class Client:
             log = piece
             while log.next_offset > log.offset:
                 yield log
-                found = self.logs(
-                    job_id, log.replica, offset=log.next_offset, attempt=log.attempt
-                )
+                found = self.logs(job_id, log.replica, offset=log.next_offset, attempt=log.attempt)
                 if not found:
                     break
                 log = found[0]
@@ -255,8 +258,10 @@ class Client:
         Only files that the service does not have yet are sent. ``extra`` are files by path
         that are added to those of the directory, or go before them.
         """
-        is_scanned = isinstance(directory, Manifest)
-        manifest = directory if is_scanned else scan(Path(directory), extra=extra)
+        if isinstance(directory, Manifest):
+            manifest = directory
+        else:
+            manifest = scan(Path(directory), extra=extra)
         path = f"{_API}/snapshots"
         snapshot = decode(Snapshot, self._post(path, manifest.body()))
         if not snapshot.missing:
@@ -293,10 +298,6 @@ _EVENTS: dict[str, type[Lease] | type[Job] | type[LeaseWarning]] = {
     "job": Job,
     "warning": LeaseWarning,
 }
-
-
-def _items[Item](cls: type[Item], answer: Any) -> tuple[Item, ...]:
-    return tuple(decode(cls, item) for item in answer["items"])
 
 
 def _counted(chunks: Iterator[bytes], size: int, progress: Progress | None) -> Iterator[bytes]:

@@ -12,6 +12,7 @@ from nimbus_hub.errors import InvalidRequest, Unauthenticated
 
 __all__ = [
     "address_and_token",
+    "browser_url",
     "proxied_url",
     "session_environment",
     "session_lease_id",
@@ -53,6 +54,18 @@ def proxied_url(port: int) -> str | None:
     """Return the path under which the browser reaches a port of this session, or None."""
     prefix = os.environ.get("JUPYTERHUB_SERVICE_PREFIX")
     return f"{prefix.rstrip('/')}/proxy/{port}/" if prefix else None
+
+
+def browser_url(port: int) -> str:
+    """Return where a browser finds a port: through the hub in a session, else right here.
+
+    A hub that does not know its public address gets the path alone.
+    """
+    path = proxied_url(port)
+    if path is None:
+        return f"http://127.0.0.1:{port}/"
+    public = os.environ.get("JUPYTERHUB_PUBLIC_URL")
+    return f"{public.rstrip('/')}/proxy/{port}/" if public else path
 
 
 def variable(name: str) -> str | None:

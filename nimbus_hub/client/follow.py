@@ -56,7 +56,6 @@ class _Following:
         self._job_id = job_id
         self._seen: dict[tuple[str, int], int] = {}
         self._version = 0
-        self._is_tail = True
         self.last: Job | None = None
 
     def take(self, message: Message) -> Iterator[LogText | Job]:
@@ -77,7 +76,7 @@ class _Following:
         if log.offset == seen:
             self._seen[key] = log.next_offset
             yield log
-        elif log.next_offset > seen or log.offset > seen:
+        elif log.next_offset > seen:
             yield from self._fetch(log, seen)
 
     def _fetch(self, log: LogText, seen: int) -> Iterator[LogText]:
@@ -90,10 +89,9 @@ class _Following:
             yield replace(log, offset=seen, text=text)
             return
         while seen < log.next_offset:
-            found = self._client.logs(
-                self._job_id, log.replica, offset=seen, attempt=log.attempt
-            )
+            found = self._client.logs(self._job_id, log.replica, offset=seen, attempt=log.attempt)
             if not found or found[0].next_offset <= seen:
-                raise Unavailable(f"the output of {log.replica} ends before byte {log.next_offset}")
+                # The bytes before are kept no longer; what came is all there is.
+                found = (log,)
             self._seen[key] = seen = found[0].next_offset
             yield found[0]

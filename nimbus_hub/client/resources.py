@@ -33,6 +33,7 @@ __all__ = [
     "Slot",
     "Snapshot",
     "decode",
+    "decode_items",
     "encode",
 ]
 
@@ -268,6 +269,13 @@ def decode(cls: type[Resource], data: object) -> Resource:
         ) from error
 
 
+def decode_items(cls: type[Resource], data: typing.Any) -> tuple[Resource, ...]:
+    """Read a list of ``cls``, which the service wraps in an object."""
+    if not isinstance(data, dict) or not isinstance(data.get("items"), list):
+        raise Unavailable(f"the service's answer is no list of {cls.__name__}")
+    return tuple(decode(cls, item) for item in data["items"])
+
+
 def encode(value: object) -> typing.Any:
     """Write a resource as JSON; the opposite of ``decode``."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
@@ -291,7 +299,7 @@ def _value(hint: typing.Any, data: typing.Any) -> object:
     if typing.get_origin(hint) is tuple:
         item = typing.get_args(hint)[0]
         return tuple(_value(item, each) for each in data)
-    if dataclasses.is_dataclass(hint):
+    if isinstance(hint, type) and dataclasses.is_dataclass(hint):
         made = {name: _value(each, data[name]) for name, each in _fields(hint).items()}
         return hint(**made)
     if hint is datetime:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import httpx
@@ -29,9 +29,12 @@ from nimbus_hub.errors import (
     error_classes,
 )
 
-__all__ = ["Params", "Patience", "Transport"]
+__all__ = ["Params", "Patience", "Transport", "Wait"]
 
 Params = Mapping[str, str | int | float | bool | None]
+
+Wait = Callable[[float], bool]
+"""Waits that many seconds; True says that waiting is over for good."""
 
 _CONNECT_SECONDS = 5.0
 _ANSWER_SECONDS = 30.0
@@ -51,14 +54,14 @@ _BY_STATUS: dict[int, type[NimbusError]] = {
 class Patience:
     """Waits between attempts, longer each time, until ``seconds`` are used up."""
 
-    def __init__(self, seconds: float, closed: threading.Event) -> None:
+    def __init__(self, seconds: float, wait: Wait) -> None:
         self._left = seconds
-        self._closed = closed
+        self._wait = wait
         self._step = 0.1
 
     def wait(self, error: Unavailable) -> None:
         """Wait before the next attempt; raise ``error`` when patience is over."""
-        if self._left <= 0 or self._closed.wait(min(self._step, self._left)):
+        if self._left <= 0 or self._wait(min(self._step, self._left)):
             raise error
         self._left -= self._step
         self._step = min(2 * self._step, 1.0)
@@ -67,9 +70,16 @@ class Patience:
 class Transport:
     """Sends requests to one service with one token."""
 
-    def __init__(self, url: str, token: str, http: httpx.BaseTransport | None = None) -> None:
+    def __init__(
+        self,
+        url: str,
+        token: str,
+        http: httpx.BaseTransport | None = None,
+        wait: Wait | None = None,
+    ) -> None:
         self.url = url.rstrip("/")
         self._closed = threading.Event()
+        self._wait = wait or self._closed.wait
         # Certificates and proxies from the environment are for hubs out in the world. A plain
         # address is next door, and loading certificates would cost a tenth of a second.
         is_https = url.startswith("https:")
@@ -88,7 +98,7 @@ class Transport:
 
     def patience(self, seconds: float) -> Patience:
         """Return a way to wait for the service that ``close`` cuts short."""
-        return Patience(seconds, self._closed)
+        return Patience(seconds, self._wait)
 
     def request(
         self,
@@ -158,9 +168,7 @@ class Transport:
             ) from error
         except httpx.RequestError as error:
             why = str(error) or type(error).__name__
-            raise Unavailable(
-                f"the Nimbus service at {self.url} does not answer: {why}"
-            ) from error
+            raise Unavailable(f"the Nimbus service at {self.url} does not answer: {why}") from error
 
     def _content(self, answer: httpx.Response) -> Any:
         """Return the answer's JSON or raise the error it carries."""

@@ -43,10 +43,13 @@ class JobDirectories:
             return job
         if not account.home.is_dir():
             raise InvalidRequest(f"the account {account.name} has no home at {account.home}")
-        if account.uid == self._service.uid:
-            self._make_own(job, owner, snapshot)
-        else:
-            self._make_for(account, owner, job_id, snapshot)
+        try:
+            if account.uid == self._service.uid:
+                self._make_own(job, owner, snapshot)
+            else:
+                self._make_for(account, owner, job_id, snapshot)
+        except OSError as error:
+            raise InvalidRequest(f"the job's directories cannot be made: {error}") from error
         return job
 
     def _make_own(self, job: Path, owner: str, snapshot: str | None) -> None:
@@ -80,9 +83,7 @@ class JobDirectories:
         )
         if done.returncode:
             words = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
-            raise InvalidRequest(
-                f"the job's directories cannot be made in {account.home}: {words[-1]}"
-            )
+            raise InvalidRequest(f"the job's directories cannot be made: {words[-1]}")
 
 
 def _give(directory: Path, account: Account) -> None:

@@ -22,11 +22,19 @@ log = logging.getLogger(__name__)
 class Nvml(Protocol):
     """The part of the module ``pynvml`` that is used. Handles are opaque."""
 
-    NVMLError: type[Exception]
-    NVMLError_LibraryNotFound: type[Exception]
-    NVMLError_DriverNotLoaded: type[Exception]
+    @property
+    def NVMLError(self) -> type[Exception]:  # noqa: N802 (their name)
+        """Return the base of its errors."""
 
-    def nvmlInit(self) -> None:  # noqa: N802 (their name)
+    @property
+    def NVMLError_LibraryNotFound(self) -> type[Exception]:  # noqa: N802
+        """Return what is raised where no driver is installed."""
+
+    @property
+    def NVMLError_DriverNotLoaded(self) -> type[Exception]:  # noqa: N802
+        """Return what is raised where the driver is not loaded."""
+
+    def nvmlInit(self) -> None:  # noqa: N802
         """Load the driver's library."""
 
     def nvmlShutdown(self) -> None:  # noqa: N802

@@ -16,7 +16,7 @@ import socket
 import sys
 import threading
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -127,11 +127,8 @@ class LocalExecutor:
         record = self._record(replica_id)
         if (await self._in_pool(record.read)).is_over:
             return
-        try:
-            record.make()
-            await self._in_pool(record.write_stop, grace_seconds)
-        except OSError as error:
-            raise Unavailable(f"the stop of {replica_id} cannot be recorded: {error}") from error
+        await self._in_pool(record.make)
+        await self._in_pool(record.write_stop, grace_seconds)
         reading = await self._in_pool(record.read)
         if reading.supervisor is not None:
             reading.supervisor.send(signal.SIGTERM)
@@ -145,10 +142,7 @@ class LocalExecutor:
     async def read_output(self, replica_id: str, offset: int, limit: int) -> LogChunk:
         """Return bytes of the replica's log."""
         record = self._record(replica_id)
-        try:
-            chunk = await self._in_pool(record.read_output, offset, limit)
-        except OSError as error:
-            raise Unavailable(f"the output of {replica_id} cannot be read: {error}") from error
+        chunk = await self._in_pool(record.read_output, offset, limit)
         if not chunk.is_complete and replica_id in self._known and not record.exists():
             return LogChunk(chunk.offset, b"", True)
         return chunk
@@ -174,8 +168,10 @@ class LocalExecutor:
             reading = await self._in_pool(record.read)
             if reading.supervisor is None and reading.status is None:
                 await self._begin(spec, record)
-        except (NimbusError, OSError) as error:
-            await self._refuse(spec.id, record, str(error))
+        except NimbusError as error:
+            await self._refuse(spec.id, record, error.message)
+        except OSError as error:
+            await self._refuse(spec.id, record, f"it cannot be started: {error}")
         except Exception as error:
             # Whatever an unpacker raises: a replica must not stay in `starting` for ever.
             log.exception("replica %s could not be started", spec.id)
@@ -248,7 +244,8 @@ class LocalExecutor:
         log.info("replica %s cannot run: %s", replica_id, reason)
         try:
             await self._in_pool(record.write_end, reason)
-        except OSError as error:
+            _remove(await self._in_pool(record.groups))
+        except Unavailable as error:
             log.warning("replica %s: the end cannot be recorded: %s", replica_id, error)
 
     async def _enforce(self, replica_id: str, record: Record, grace_seconds: float) -> None:
@@ -284,9 +281,7 @@ class LocalExecutor:
             await asyncio.sleep(0.01)
         else:
             return False
-        for group in groups:
-            with contextlib.suppress(OSError):
-                group.rmdir()
+        _remove(groups)
         return True
 
     def _observe(self, replica_id: str, process: Process) -> bool:
@@ -332,7 +327,10 @@ class LocalExecutor:
         return Record(self._records / checked_id(replica_id))
 
     async def _in_pool(self, call: Callable[[*Ts], R], *args: *Ts) -> R:
-        return await asyncio.get_running_loop().run_in_executor(self._pool, call, *args)
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._pool, call, *args)
+        except OSError as error:
+            raise Unavailable(f"the local executor's records cannot be used: {error}") from error
 
     async def _in_start_pool(self, call: Callable[[*Ts], R], *args: *Ts) -> R:
         return await asyncio.get_running_loop().run_in_executor(self._start_pool, call, *args)
@@ -348,6 +346,13 @@ async def _until_closed(descriptor: int) -> None:
     finally:
         loop.remove_reader(descriptor)
         os.close(descriptor)
+
+
+def _remove(groups: Iterable[Path]) -> None:
+    """Take control groups away; one that is in use or gone already is left alone."""
+    for group in groups:
+        with contextlib.suppress(OSError):
+            group.rmdir()
 
 
 def _exit_code(pid: int) -> int:

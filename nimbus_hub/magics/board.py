@@ -6,12 +6,12 @@ from pathlib import Path
 from threading import Event
 
 import click
-from IPython.display import display
 
 from nimbus_hub.client import resources
 from nimbus_hub.errors import InvalidRequest, NotFound
 from nimbus_hub.magics.job import Job
 from nimbus_hub.magics.render import headline, title
+from nimbus_hub.magics.screen import show
 from nimbus_hub.magics.session import Call
 
 __all__ = ["tensorboard"]
@@ -35,7 +35,7 @@ def tensorboard(call: Call, target: str, height: int) -> None:
     Without either, the last job is meant. A job that has not started yet is waited for.
     """
     frame = call.session.tensorboards.show(_directory(call, target), height)
-    display(frame.bundle(), raw=True)
+    show(frame.bundle())
 
 
 def _directory(call: Call, target: str) -> Path:
@@ -65,9 +65,8 @@ def _log_dir_of(call: Call, job: Job) -> Path:
         call.write(f"{headline(job.known)} Waiting for its start.\n")
         job.wait_until(_has_started, _START_SECONDS)
     if job.known.log_dir is None:
-        raise InvalidRequest(
-            f"there is nothing to show yet, try again later. {headline(job.known)}"
-        )
+        when = "" if job.known.is_ended else " yet, try again later"
+        raise InvalidRequest(f"there are no logs to show{when}. {headline(job.known)}")
     return Path(job.known.log_dir)
 
 

@@ -23,7 +23,7 @@ class Script:
     """A file that is part of the snapshot only."""
 
     name: str
-    content: bytes
+    text: str
 
 
 def script_of_cell(body: str) -> Script:
@@ -36,8 +36,7 @@ def script_of_cell(body: str) -> Script:
         raise InvalidRequest("the cell is empty: write the script below %%nimbus_run")
     text = _HEADER + body.rstrip("\n") + "\n"
     _refuse_what_does_not_compile(text)
-    content = text.encode()
-    return Script(f"cell-{hashlib.sha256(content).hexdigest()[:8]}.py", content)
+    return Script(f"cell-{hashlib.sha256(text.encode()).hexdigest()[:8]}.py", text)
 
 
 def _refuse_what_does_not_compile(text: str) -> None:

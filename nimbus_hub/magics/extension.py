@@ -24,6 +24,9 @@ from nimbus_hub.magics.session import Call, Session
 __all__ = ["MAGICS", "Magic", "load"]
 
 
+_HELP_WIDTH = 88
+
+
 @dataclass(frozen=True, slots=True)
 class Magic:
     """A command and whether it may also stand above a cell."""
@@ -38,7 +41,9 @@ class Magic:
 
     def help(self) -> str:
         """Return the text that ``?`` shows."""
-        context = click.Context(self.command, info_name=self.command.name, max_content_width=88)
+        context = click.Context(
+            self.command, info_name=self.command.name, terminal_width=_HELP_WIDTH
+        )
         return self.command.get_help(context)
 
 
@@ -80,7 +85,10 @@ def _call(magic: Magic, session: Session, line: str, cell: str | None) -> object
     words = _words(line)
     try:
         context = magic.command.make_context(
-            magic.command.name, list(words), obj=Call(session, words, cell), max_content_width=88
+            magic.command.name,
+            list(words),
+            obj=Call(session, words, cell),
+            terminal_width=_HELP_WIDTH,
         )
         with context:
             result: object = magic.command.invoke(context)
@@ -89,7 +97,7 @@ def _call(magic: Magic, session: Session, line: str, cell: str | None) -> object
         return None
     except click.ClickException as error:
         message = error.format_message().rstrip(".")
-        raise InvalidRequest(f"{message}. %{magic.name}? lists what it takes.") from None
+        raise InvalidRequest(f"{message} (%{magic.name}? lists what it takes)") from None
 
 
 def _words(line: str) -> tuple[str, ...]:

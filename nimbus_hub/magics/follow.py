@@ -31,15 +31,15 @@ def _texts(client: Client, job_id: str, replica: str | None, tail: int | None) -
     """Yield lines and changes of state."""
     unfinished: dict[str, str] = {}
     told = ""
-    for item in client.follow(job_id, tail=tail):
+    for item in client.follow(job_id, tail=tail, replica=replica):
         if isinstance(item, resources.LogText):
-            if replica in (None, item.replica):
-                yield _whole_lines(unfinished, item)
-        elif not item.is_ended and (line := headline(item)) != told:
-            told = line
+            yield _whole_lines(unfinished, item)
+            continue
+        if item.is_ended:
+            yield from (prefixed(name, rest) for name, rest in unfinished.items())
+        if (line := headline(item)) != told:
             yield f"{line}\n"
-    yield from (prefixed(name, rest) for name, rest in unfinished.items())
-    yield f"{headline(client.job(job_id))}\n"
+        told = line
 
 
 def _whole_lines(unfinished: dict[str, str], item: resources.LogText) -> str:

@@ -7,12 +7,10 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from IPython import get_ipython
-from IPython.display import display
-
 from nimbus_hub.client import Client, resources
 from nimbus_hub.clock import SystemClock
 from nimbus_hub.magics.render import headline
+from nimbus_hub.magics.screen import has_widgets, show
 from nimbus_hub.magics.tails import Tails
 from nimbus_hub.magics.view import View, static_bundle
 from nimbus_hub.model.quantities import format_duration
@@ -115,10 +113,12 @@ class Job:
 
     def logs(self, replica: str | None = None, tail: int | None = None) -> str:
         """Return the output of a replica, or of all, each under its name; ``tail``: last lines."""
-        items = self._client.logs(self.id, replica=replica, tail=tail)
-        if len(items) == 1:
-            return items[0].text
-        return "\n".join(f"--- {item.replica}\n{item.text}" for item in items)
+        texts: dict[str, str] = {}
+        for item in self._client.whole_logs(self.id, replica=replica, tail=tail):
+            texts[item.replica] = texts.get(item.replica, "") + item.text
+        if len(texts) < 2:
+            return "".join(texts.values())
+        return "\n".join(f"--- {name}\n{text}" for name, text in texts.items())
 
     def files(self) -> tuple[Path, ...]:
         """Return the files the job has written to its output directory."""
@@ -135,8 +135,8 @@ class Job:
     def view(self) -> None:
         """Show the job as widgets while it runs, else as it ended."""
         self._job = self._now()
-        if self._job.is_ended or not _has_kernel():
-            display(self._repr_mimebundle_(), raw=True)
+        if self._job.is_ended or not has_widgets():
+            show(self._repr_mimebundle_())
             return
         if self._view is None or self._view.watch.is_over:
             self._view = View(self._client, self._job)
@@ -152,18 +152,16 @@ class Job:
         if self._is_live:
             self.view()
         else:
-            display(self._repr_mimebundle_(), raw=True)
+            show(self._repr_mimebundle_())
 
     def _repr_mimebundle_(self, **_: Any) -> dict[str, Any]:
         job = self._now()
-        logs = self._client.logs(self.id, tail=Tails().lines) if self._is_live else ()
-        return static_bundle(job, Tails.of(logs))
+        tails = Tails()
+        if self._is_live:
+            for item in self._client.whole_logs(self.id, tail=tails.lines):
+                tails.add(item)
+        return static_bundle(job, tails)
 
     def __repr__(self) -> str:
         """Return one line as it was last known; asks nobody."""
         return f"<{headline(self._job).rstrip('.')}>"
-
-
-def _has_kernel() -> bool:
-    """Tell whether there is a front end that could show widgets."""
-    return getattr(get_ipython(), "kernel", None) is not None

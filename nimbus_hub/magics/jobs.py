@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+
 import click
 
 from nimbus_hub.client import resources
@@ -43,11 +45,10 @@ def logs(call: Call, job: str, replica: str | None, tail: int | None, is_followe
     if is_followed:
         follow(call, chosen, replica, tail)
         return
-    items = call.session.client.logs(chosen.id, replica=replica, tail=tail)
-    many = len(items) > 1
-    for item in items:
-        call.write(prefixed(item.replica, item.text) if many else item.text)
-    if not any(item.text for item in items):
+    items = tuple(call.session.client.whole_logs(chosen.id, replica=replica, tail=tail))
+    for text in _texts(items):
+        call.write(text)
+    if not items:
         call.write(f"{headline(chosen.refresh().known)} It has written nothing yet.\n")
 
 
@@ -61,6 +62,15 @@ def stop(call: Call, job: str) -> None:
     """
     chosen = call.session.job(job).stop("Stopped from the notebook.")
     call.write(f"{headline(chosen.known)}\n")
+
+
+def _texts(items: Iterable[resources.LogText]) -> Iterator[str]:
+    """Yield the output as it is for one replica, with names for several."""
+    texts: dict[str, str] = {}
+    for item in items:
+        texts[item.replica] = texts.get(item.replica, "") + item.text
+    for name, text in texts.items():
+        yield prefixed(name, text) if len(texts) > 1 else text
 
 
 def _require_replica(job: Job, replica: str | None) -> None:
@@ -77,6 +87,4 @@ def _row(job: resources.Job) -> tuple[object, ...]:
         for moment in (job.created_at, job.ended_at)
     )
     replicas = len(job.replicas)
-    return (
-        job.id, job.name, job.state, job.reason, job.framework, replicas, created, ended,
-    )  # fmt: skip
+    return (job.id, job.name, job.state, job.reason, job.framework, replicas, created, ended)

@@ -7,16 +7,30 @@ any, so a saved notebook reads well on any page. Everything a program printed is
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
+from datetime import datetime
 from html import escape
 
-from nimbus_hub.client.resources import Job, Replica
+from nimbus_hub.client.resources import Job, Plan, Replica
 from nimbus_hub.magics.tails import Tails
-from nimbus_hub.model.quantities import format_duration
+from nimbus_hub.model.quantities import format_cpus, format_duration, format_memory
 
-__all__ = ["as_html", "as_text", "failed_first", "headline", "log_html", "summary_html", "title"]
+__all__ = [
+    "as_html",
+    "as_text",
+    "failed_first",
+    "headline",
+    "log_html",
+    "plan_text",
+    "summary_html",
+    "title",
+]
 
 _SHOWN_REPLICAS = 16
 _TEXT_LINES = 10
+# The newest line is in sight at first.
+_LOG_STYLE = "max-height:20em;overflow:auto;display:flex;flex-direction:column-reverse"
+_CELL_STYLE = "text-align:left;padding:0 1em 0 0"
 _COLOURS = {
     "queued": "#757575",
     "starting": "#1565c0",
@@ -59,12 +73,32 @@ def as_html(job: Job, tails: Tails) -> str:
     logs = [
         f'<details style="margin:4px 0"{" open" if is_open else ""}>'
         f"<summary>{escape(_replica_title(replica))}</summary>"
-        f'<div style="max-height:20em;overflow:auto">{log_html(tails.text(replica.name))}</div>'
+        f'<div style="{_LOG_STYLE}">{log_html(tails.text(replica.name))}</div>'
         "</details>"
         for replica, is_open in _opened(job)
         if tails.text(replica.name)
     ]
     return summary_html(job) + "".join(logs)
+
+
+def plan_text(plan: Plan) -> str:
+    """Return where a job would run, or why it would wait."""
+    if plan.would_wait:
+        start = f" It starts at the latest {_moment(plan.starts_by)}." if plan.starts_by else ""
+        return f"It would wait. {plan.reason.rstrip('.')}.{start}"
+    rows = [
+        (
+            slot.name,
+            slot.role,
+            slot.host,
+            format_cpus(slot.cpus_milli),
+            format_memory(slot.memory_bytes),
+            " ".join(map(str, slot.gpus)) or "-",
+        )
+        for slot in plan.slots
+    ]
+    table = _aligned([("slot", "role", "host", "cpus", "memory", "gpus"), *rows])
+    return "\n".join(["It would start at once.", *table])
 
 
 def summary_html(job: Job, trouble: str = "") -> str:
@@ -122,7 +156,7 @@ def _facts(job: Job) -> list[str]:
     if job.state == "queued" and job.position is not None:
         facts.append(f"position {job.position}")
     if job.state == "queued" and job.starts_by is not None:
-        facts.append(f"starts at the latest {job.starts_by.astimezone():%Y-%m-%d %H:%M}")
+        facts.append(f"starts at the latest {_moment(job.starts_by)}")
     return facts
 
 
@@ -152,7 +186,14 @@ _COLUMNS = ("replica", "role", "rank", "host", "state", "exit code")
 def _text_table(job: Job) -> list[str]:
     if not job.replicas:
         return []
-    rows = [_COLUMNS, *_rows(job)]
+    return _aligned([_COLUMNS, *_rows(job)])
+
+
+def _moment(moment: datetime) -> str:
+    return f"{moment.astimezone():%Y-%m-%d %H:%M}"
+
+
+def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return [
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
@@ -163,11 +204,9 @@ def _text_table(job: Job) -> list[str]:
 def _html_table(job: Job) -> str:
     if not job.replicas:
         return ""
-    head = "".join(f'<th scope="col" style="text-align:left">{name}</th>' for name in _COLUMNS)
+    head = "".join(f'<th scope="col" style="{_CELL_STYLE}">{name}</th>' for name in _COLUMNS)
     body = "".join(
-        "<tr>"
-        + "".join(f'<td style="text-align:left">{escape(cell)}</td>' for cell in row)
-        + "</tr>"
+        "<tr>" + "".join(f'<td style="{_CELL_STYLE}">{escape(cell)}</td>' for cell in row) + "</tr>"
         for row in _rows(job)
     )
     return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"

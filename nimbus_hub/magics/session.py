@@ -43,6 +43,7 @@ class Session:
     def job(self, text: str) -> Job:
         """Return the job that is meant: a variable, an id, a name, or nothing for the last one.
 
+        Of several jobs of a name, the one that has not ended is meant.
         Raises InvalidRequest when it is not one job, NotFound when there is none.
         """
         if not text:
@@ -51,6 +52,8 @@ class Session:
         if isinstance(value, Job):
             return value
         named = [job for job in self.client.jobs(state="all") if text in (job.id, job.name)]
+        if len(named) > 1:
+            named = [job for job in named if not job.is_ended] or named
         if len(named) > 1:
             ids = ", ".join(job.id for job in named[:5])
             raise InvalidRequest(f"{len(named)} jobs are called {text}: name one by its id: {ids}")

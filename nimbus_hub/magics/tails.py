@@ -6,7 +6,6 @@ offsets, is left out. Only the newest attempt counts.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from nimbus_hub.client.resources import LogText
@@ -29,14 +28,6 @@ class Tails:
 
     lines: int = 200
     _by_replica: dict[str, _Tail] = field(default_factory=dict)
-
-    @classmethod
-    def of(cls, items: Iterable[LogText], lines: int = 200) -> Tails:
-        """Return the tails of pieces in order."""
-        tails = cls(lines)
-        for item in items:
-            tails.add(item)
-        return tails
 
     def add(self, item: LogText) -> str:
         """Take in a piece of output and return what of it is new."""

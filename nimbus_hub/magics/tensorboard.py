@@ -48,7 +48,7 @@ class Frame:
     directory: Path
     height: int
 
-    def bundle(self) -> dict[str, str]:
+    def bundle(self) -> dict[str, object]:
         """Return the frame as a MIME bundle; the text names the address."""
         path, name = escape(self.path, quote=True), escape(str(self.directory), quote=True)
         return {
@@ -72,6 +72,11 @@ class _Server:
     def is_alive(self) -> bool:
         return self.process.poll() is None
 
+    def end(self) -> None:
+        """End the process, if it has not ended, and close its pipes."""
+        self.process.terminate()
+        self.process.communicate()
+
 
 class TensorBoards:
     """The TensorBoards of this kernel: one per directory, gone when the kernel is."""
@@ -85,7 +90,10 @@ class TensorBoards:
         """Return the frame of a directory's TensorBoard, which is started if need be."""
         directory = directory.resolve()
         server = self._servers.get(directory)
-        if server is None or not server.is_alive:
+        if server is not None and not server.is_alive:
+            server.end()
+            server = None
+        if server is None:
             server = self._servers[directory] = _start(directory)
         path = f"{self._path_of(server.port)}{server.secret}/"
         return Frame(path, directory, height)
@@ -93,8 +101,7 @@ class TensorBoards:
     def close(self) -> None:
         """End them all; may be repeated."""
         for server in self._servers.values():
-            server.process.terminate()
-            server.process.communicate()
+            server.end()
         self._servers.clear()
 
 

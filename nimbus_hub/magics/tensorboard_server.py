@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import json
 import sys
-
-from tensorboard import program
+from importlib import import_module
 
 __all__ = ["main"]
 
@@ -19,6 +18,7 @@ __all__ = ["main"]
 def main() -> None:
     """Serve until standard input ends."""
     options = json.loads(sys.stdin.readline())
+    program = import_module("tensorboard.program")
     server = program.TensorBoard()
     server.configure(argv=["tensorboard", *options])
     sys.stdout.write(server.launch() + "\n")

@@ -12,11 +12,11 @@ from typing import Any
 from uuid import uuid4
 
 import ipywidgets as widgets
-from IPython.display import display, update_display
 
 from nimbus_hub.client import Client, resources
 from nimbus_hub.errors import NimbusError
 from nimbus_hub.magics.render import as_html, as_text, failed_first, log_html, summary_html
+from nimbus_hub.magics.screen import show, show_instead
 from nimbus_hub.magics.tails import Tails
 from nimbus_hub.magics.watch import Watch
 
@@ -59,11 +59,11 @@ class View:
     def show(self) -> None:
         """Show the view here, too."""
         if self.watch.is_over:
-            display(static_bundle(self.watch.job, self.watch.tails), raw=True)
+            show(static_bundle(self.watch.job, self.watch.tails))
             return
         identity = uuid4().hex
         self._displays.append(identity)
-        display(self.bundle(), raw=True, display_id=identity)
+        show(self.bundle(), identity)
 
     def bundle(self) -> dict[str, Any]:
         """Return the widgets, and the text and HTML for readers that have none."""
@@ -109,7 +109,7 @@ class View:
             bundle["text/plain"] += f"\n{self.watch.trouble}"
             bundle["text/html"] += summary_html(self.watch.job, self.watch.trouble)
         for identity in self._displays:
-            update_display(bundle, raw=True, display_id=identity)
+            show_instead(bundle, identity)
         self._stop.disabled = True
 
     def _on_stop(self, button: Any) -> None:

@@ -25,7 +25,6 @@ class Watch:
         """Prepare to follow ``job``; nothing happens before ``start``."""
         self._client = client
         self._changed = changed
-        self._closed = Event()
         self._failures = 0
         self._thread = Thread(target=self._run, name=f"nimbus-{job.id}", daemon=True)
         self.job = job
@@ -37,18 +36,15 @@ class Watch:
         """Begin to follow."""
         self._thread.start()
 
-    def close(self) -> None:
-        """Follow no longer; the job goes on. Does not wait for the thread."""
-        self._closed.set()
-
     def join(self, timeout_seconds: float | None = None) -> None:
         """Wait until the watch is over."""
         self._thread.join(timeout_seconds)
 
     def _run(self) -> None:
-        while not self._closed.is_set() and not self._follow():
-            pause = _PAUSES_SECONDS[min(self._failures, len(_PAUSES_SECONDS)) - 1]
-            self._closed.wait(pause)
+        never = Event()
+        while not self._follow():
+            never.wait(_PAUSES_SECONDS[min(self._failures, len(_PAUSES_SECONDS) - 1)])
+            self._failures += 1
         self.is_over = True
         self._changed()
 
@@ -57,16 +53,11 @@ class Watch:
         try:
             for item in self._client.follow(self.job.id, tail=self.tails.lines):
                 self._take(item)
-                if self._closed.is_set():
-                    return True
-            self._take(self._client.job(self.job.id))
         except Unavailable as error:
             self._report(f"{error.message} Trying again.")
         except NimbusError as error:
             self._report(error.message)
             return True
-        else:
-            self._failures += 1
         return self.job.is_ended
 
     def _take(self, item: resources.Job | resources.LogText) -> None:
@@ -78,6 +69,5 @@ class Watch:
         self._changed()
 
     def _report(self, trouble: str) -> None:
-        self._failures += 1
         self.trouble = trouble
         self._changed()

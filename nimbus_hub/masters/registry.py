@@ -45,8 +45,8 @@ def master(name: str) -> Master:
         return _loaded(name)
     known = sorted({*(each.name for each in _BUILT_IN), *plug_ins})
     close = get_close_matches(name.lower(), known, n=1)
-    hint = f"did you mean {close[0]}? " if close else ""
-    raise InvalidRequest(f"there is no framework {name!r}; {hint}There are: {', '.join(known)}")
+    hint = f", did you mean {close[0]}?" if close else "."
+    raise InvalidRequest(f"there is no framework {name!r}{hint} There are {', '.join(known)}")
 
 
 def _plug_ins() -> dict[str, EntryPoint]:

@@ -39,6 +39,6 @@ def report(fraction: float, message: str = "") -> bool:
         )
         with urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS) as answer:
             return bool(answer.status < 300)
-    except (OSError, ValueError, TypeError, http.client.HTTPException):
+    except (OSError, ValueError, TypeError, OverflowError, http.client.HTTPException):
         # urllib's own errors are OSErrors.
         return False

@@ -114,7 +114,10 @@ class Supervisor:
         self.child = os.fork()
         if self.child == 0:
             try:
-                problem = self.become(log, parent)
+                try:
+                    problem = self.become(log, parent)
+                except OSError as error:
+                    problem = "126 it cannot be started: %s" % error
                 os.write(sink, problem.encode("utf-8", "replace"))
             finally:
                 os._exit(127)

@@ -111,7 +111,7 @@ def _refuse_count(group: SlotGroup, free: Free) -> None:
     if fitting >= group.count:
         return
     gpus = f" ({counted(group.gpus * group.count, 'GPU')} in all)" if group.gpus else ""
-    where = "in one datacenter" if len(free.datacenters()) > 1 else "on all hosts together"
+    where = "in one datacenter" if len(free.datacenters) > 1 else "on all hosts together"
     raise Impossible(
         f"{roles_text(group.role, group.count)} with {wish_text(group)} each{gpus} were asked "
         f"for, but only {fitting} fit {where}; "

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Protocol
 
-from nimbus_hub.model.slot import Slot, SlotGroup
+from nimbus_hub.model.slot import PORTS_PER_SLOT, Slot, SlotGroup
 from nimbus_hub.scheduler.free import Free, FreeHost
 
 __all__ = ["Fit", "place", "roomy"]
@@ -36,7 +36,7 @@ class Fit(Protocol):
 def place(free: Free, groups: Sequence[SlotGroup], seed: str) -> tuple[Slot, ...] | None:
     """Return slots for a gang in the datacenter where it is packed best, or None."""
     best: tuple[tuple[int, ...], tuple[Slot, ...]] | None = None
-    for hosts in free.datacenters().values():
+    for hosts in free.datacenters.values():
         slots = _in_datacenter(free, hosts, groups, seed)
         if slots is None:
             continue
@@ -86,6 +86,8 @@ def _in_datacenter(
             found[at] = []
             first = sum(group.count for group in groups[:at] if group.role == groups[at].role)
             for slot in _slots(groups[at], shares, first, seed):
+                if len(slot.ports) < PORTS_PER_SLOT:
+                    return None  # hosts that share an address ran out of its ports together
                 free.take((slot,))
                 found[at].append(slot)
             used.update(host.host.name for host, _ in shares)

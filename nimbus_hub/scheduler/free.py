@@ -120,7 +120,7 @@ class FreeHost:
 class Free:
     """What is free on all hosts that take slots, in the order of their names."""
 
-    __slots__ = ("_pools", "hosts")
+    __slots__ = ("_pools", "datacenters", "hosts")
 
     def __init__(self, hosts: Sequence[Host]) -> None:
         """Start with all of these hosts free, whatever their state."""
@@ -130,13 +130,7 @@ class Free:
             pool = self._pools.setdefault(host.address, PortPool())
             free = self.hosts[host.name] = FreeHost(host, pool)
             pool.add_range(free.port_range)
-
-    def datacenters(self) -> dict[str, list[FreeHost]]:
-        """Return the hosts by datacenter, both in the order of their names."""
-        found: dict[str, list[FreeHost]] = {}
-        for free in self.hosts.values():
-            found.setdefault(free.host.datacenter, []).append(free)
-        return dict(sorted(found.items()))
+        self.datacenters = _by_datacenter(self.hosts.values())
 
     def take(self, slots: Iterable[Slot]) -> None:
         """Hold slots."""
@@ -162,4 +156,13 @@ class Free:
         other.hosts = {
             name: free.copy(other._pools[free.host.address]) for name, free in self.hosts.items()
         }
+        other.datacenters = _by_datacenter(other.hosts.values())
         return other
+
+
+def _by_datacenter(hosts: Iterable[FreeHost]) -> dict[str, list[FreeHost]]:
+    """Return hosts by datacenter, both in the order of their names."""
+    found: dict[str, list[FreeHost]] = {}
+    for free in hosts:
+        found.setdefault(free.host.datacenter, []).append(free)
+    return dict(sorted(found.items()))

@@ -143,7 +143,7 @@ class _Pass:
         for _, slots in ends:
             free.give(slots)
         fitting = self._fit(free, waiting.groups, waiting.lease_id)
-        if fitting is None:
+        if fitting is None or not ends:
             return None
         # Bisect over the ends, walking one view back and forth: it fits after `high`.
         low, high, at = -1, len(ends) - 1, len(ends) - 1

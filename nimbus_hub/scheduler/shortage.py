@@ -30,7 +30,7 @@ def shortage(free: Free, groups: Sequence[SlotGroup], hosts: Sequence[Host]) -> 
 def most_fitting(free: Free, group: SlotGroup) -> int:
     """Return how many slots of a group fit at once in the datacenter that holds most."""
     return max(
-        (sum(host.room(group) for host in hosts) for hosts in free.datacenters().values()),
+        (sum(host.room(group) for host in hosts) for hosts in free.datacenters.values()),
         default=0,
     )
 
@@ -103,7 +103,9 @@ def _absent(groups: Sequence[SlotGroup], hosts: Sequence[Host]) -> list[Host]:
     ready = [host for host in hosts if host.state is HostState.READY]
     if len(ready) == len(hosts) or _has_room(groups, ready):
         return []
-    away = [host for host in hosts if host.state is not HostState.READY]
+    away = sorted(
+        (host for host in hosts if host.state is not HostState.READY), key=lambda host: host.name
+    )
     return [
         host
         for host, free in ((host, Free([host])) for host in away)
@@ -113,7 +115,7 @@ def _absent(groups: Sequence[SlotGroup], hosts: Sequence[Host]) -> list[Host]:
 
 def _has_room(groups: Sequence[SlotGroup], hosts: Iterable[Host]) -> bool:
     free = Free(tuple(hosts))
-    return any(roomy(groups, views) for views in free.datacenters().values())
+    return any(roomy(groups, views) for views in free.datacenters.values())
 
 
 def _hosts_text(hosts: Sequence[Host]) -> str:

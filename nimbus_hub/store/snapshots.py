@@ -2,8 +2,9 @@
 
 ``ROOT/OWNER/files/ab/abcd...`` are contents, ``ROOT/OWNER/manifests/abcd...`` are lists of
 them. Each owner has a store of their own: who knows the digest of somebody else's file
-neither gets it nor learns whether it is there. A name appears when all of the file is on
-disk: whatever is under a digest is whole. Methods block; threads and processes may share.
+neither gets it nor learns whether it is there. A file gets its name when all of it is
+written, so a process may die at any instant; what a loss of power cut short is found by its
+size and asked for again. Methods block; threads and processes may share.
 """
 
 from __future__ import annotations
@@ -41,7 +42,8 @@ class SnapshotStore:
     """Keeps the working directories that jobs start from."""
 
     def __init__(self, root: Path, size_limit_bytes: int = SNAPSHOT_LIMIT_BYTES) -> None:
-        """Keep below ``root``, which is made when it is needed."""
+        """Keep below ``root``, which is made if it is not there, for our account alone."""
+        root.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._root = root
         self.size_limit_bytes = size_limit_bytes
 
@@ -87,7 +89,7 @@ class SnapshotStore:
         digest = snapshot_digest(files)
         manifest = _manifest(home, digest)
         if not missing and not manifest.is_file():
-            with _new_file(manifest) as output:
+            with _new_file(home, manifest) as output:
                 output.write(snapshot_to_json(files))
         return digest, tuple(dict.fromkeys(missing))
 
@@ -105,22 +107,19 @@ class SnapshotStore:
         """Tell whether the owner has a snapshot of this digest."""
         return is_digest(digest) and _manifest(self._home(owner), digest).is_file()
 
-    def unpack(
-        self, owner: str, digest: str, target: Path, *, uid: int = -1, gid: int = -1
-    ) -> None:
+    def unpack(self, owner: str, digest: str, target: Path) -> None:
         """Copy a snapshot's files into a directory, which is made if it is not there.
 
         Files get mode 0644 or 0755 and take the place of what has their name; other files
-        stay. A symbolic link in the way is replaced, never followed. What is made belongs
-        to ``uid`` and ``gid``, -1 for our own. May be repeated. Raises NotFound for an
-        unknown snapshot, Conflict if a directory has a file's name.
+        stay. A symbolic link in the way is replaced, never followed. May be repeated. Raises
+        NotFound for an unknown snapshot, Conflict if a directory has a file's name.
         """
         files = self.files(owner, digest)
         home = self._home(owner)
         damaged = [file.path for file in files if not _has_file(home, file)]
         if damaged:
             raise NotFound(f"snapshot {digest} has lost {damaged[0]!r}: submit it again")
-        make_tree(target, ((file, _blob(home, file.digest)) for file in files), uid, gid)
+        make_tree(target, ((file, _blob(home, file.digest)) for file in files))
 
     def remove_leftovers(self) -> None:
         """Remove what was being written when a process died. Only call while nobody writes."""
@@ -129,9 +128,10 @@ class SnapshotStore:
 
     def _add(self, owner: str, digest: str, chunks: Iterable[bytes], limit_bytes: int) -> int:
         """Keep a file; return its size."""
-        path = _blob(self._home(owner), digest)
+        home = self._home(owner)
+        path = _blob(home, digest)
         seen, size = hashlib.sha256(), 0
-        with _new_file(path) as output:
+        with _new_file(home, path) as output:
             for chunk in chunks:
                 size += len(chunk)
                 if size > limit_bytes:
@@ -168,11 +168,11 @@ def _has_file(home: Path, file: SnapshotFile) -> bool:
 
 
 @contextmanager
-def _new_file(path: Path) -> Iterator[IO[bytes]]:
+def _new_file(home: Path, path: Path) -> Iterator[IO[bytes]]:
     """Open a file that gets its name when the block ends well, and is gone otherwise."""
-    drafts = path.parents[2 if path.parent.name != "manifests" else 1] / "tmp"
+    drafts = home / "tmp"
     for directory in (drafts, path.parent):
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        directory.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=drafts)
     draft = Path(name)
     try:

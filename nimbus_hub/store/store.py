@@ -110,15 +110,14 @@ class Store:
 
     # Reading
 
-    def lease(self, lease_id: str) -> Lease:
-        """Return a lease; raise NotFound if there is none."""
+    def lease(self, lease_id: str, owner: str | None = None) -> Lease:
+        """Return a lease; raise NotFound if there is none, or not of this owner."""
+        query = _newest(LEASES, owner, None, 1).where(LEASES.c.id == lease_id)
         with self._database.reading() as connection:
-            row = (
-                connection.execute(select(LEASES).where(LEASES.c.id == lease_id)).mappings().first()
-            )
-        if row is None:
+            found = _leases(connection, query)
+        if not found:
             raise NotFound(f"there is no lease {lease_id}")
-        return lease_from_row(row)
+        return found[0]
 
     def job(self, job_id: str, owner: str | None = None) -> Job:
         """Return a job; raise NotFound if there is none, or not of this owner."""

@@ -24,36 +24,33 @@ _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _NOT_A_DIRECTORY = frozenset({errno.ENOTDIR, errno.ELOOP})
 
 
-def make_tree(
-    target: Path, files: Iterable[tuple[SnapshotFile, Path]], uid: int = -1, gid: int = -1
-) -> None:
+def make_tree(target: Path, files: Iterable[tuple[SnapshotFile, Path]]) -> None:
     """Copy files from where they are kept to where they belong below ``target``.
 
-    What is made belongs to ``uid`` and ``gid``, -1 for our own. Raises Conflict if the
-    target is not a directory or a directory has a file's name.
+    Raises Conflict if the target is not a directory or a directory has a file's name.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
-        top = _enter(None, str(target), uid, gid)
+        top = _enter(None, str(target))
     except OSError as error:
         if error.errno not in _NOT_A_DIRECTORY:
             raise
         raise Conflict(f"{target} must be a directory, and not a link to one") from error
     try:
         for file, source in files:
-            with _directory_of(top, file.path, uid, gid) as directory:
-                _copy(source, directory, file, uid, gid)
+            with _directory_of(top, file.path) as directory:
+                _copy(source, directory, file)
     finally:
         os.close(top)
 
 
 @contextmanager
-def _directory_of(top: int, path: str, uid: int, gid: int) -> Iterator[int]:
+def _directory_of(top: int, path: str) -> Iterator[int]:
     """Open the directory that a path is in, made where it is not there."""
     current = os.dup(top)
     try:
         for name in path.split("/")[:-1]:
-            below = _enter_or_replace(current, name, uid, gid)
+            below = _enter_or_replace(current, name)
             os.close(current)
             current = below
         yield current
@@ -61,37 +58,32 @@ def _directory_of(top: int, path: str, uid: int, gid: int) -> Iterator[int]:
         os.close(current)
 
 
-def _enter_or_replace(parent: int, name: str, uid: int, gid: int) -> int:
+def _enter_or_replace(parent: int, name: str) -> int:
     """Open a directory; a file or link that has its name makes way."""
     try:
-        return _enter(parent, name, uid, gid)
+        return _enter(parent, name)
     except OSError as error:
         if error.errno not in _NOT_A_DIRECTORY:
             raise
     os.unlink(name, dir_fd=parent)
-    return _enter(parent, name, uid, gid)
+    return _enter(parent, name)
 
 
-def _enter(parent: int | None, name: str, uid: int, gid: int) -> int:
+def _enter(parent: int | None, name: str) -> int:
     """Open a directory, made if there is nothing of its name."""
-    is_new = False
     with suppress(FileExistsError):
         os.mkdir(name, 0o755, dir_fd=parent)
-        is_new = True
-    directory = os.open(name, _DIRECTORY, dir_fd=parent)
-    if is_new:
-        _give(directory, 0o755, uid, gid)
-    return directory
+    return os.open(name, _DIRECTORY, dir_fd=parent)
 
 
-def _copy(source: Path, directory: int, file: SnapshotFile, uid: int, gid: int) -> None:
+def _copy(source: Path, directory: int, file: SnapshotFile) -> None:
     """Copy a file under another name first, so that its own is never on half of it."""
     name, draft = file.path.rpartition("/")[2], f".nimbus-{uuid.uuid4().hex}"
     handle = os.open(draft, _NEW_FILE, 0o600, dir_fd=directory)
     try:
         with os.fdopen(handle, "wb") as output, source.open("rb") as content:
             shutil.copyfileobj(content, output)
-            _give(output.fileno(), 0o755 if file.is_executable else 0o644, uid, gid)
+            os.fchmod(output.fileno(), 0o755 if file.is_executable else 0o644)
         os.rename(draft, name, src_dir_fd=directory, dst_dir_fd=directory)
     except IsADirectoryError as error:
         os.unlink(draft, dir_fd=directory)
@@ -99,8 +91,3 @@ def _copy(source: Path, directory: int, file: SnapshotFile, uid: int, gid: int) 
     except BaseException:
         os.unlink(draft, dir_fd=directory)
         raise
-
-
-def _give(handle: int, mode: int, uid: int, gid: int) -> None:
-    os.fchown(handle, uid, gid)
-    os.fchmod(handle, mode)

@@ -66,7 +66,7 @@ async def _run_once(argv: Sequence[str], state: State, ending: asyncio.Event) ->
 
 async def _watch_parent(parent: int, ending: asyncio.Event) -> None:
     # An orphan is given another parent: that change is the news, and no pid is reused in it.
-    while os.getppid() == parent:
+    while os.getppid() == parent:  # noqa: ASYNC110
         await asyncio.sleep(_LOOK_SECONDS)
     ending.set()
 

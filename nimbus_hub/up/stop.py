@@ -62,7 +62,9 @@ async def _release_leases(state: State, say: Callable[[str], None]) -> None:
             while leases := await _live(client, base):
                 for lease in (one for one in leases if one["id"] not in asked):
                     say(f"Ending {lease['kind']} {lease['id']} of {lease['owner']} ...")
-                    await client.post(f"{base}/leases/{lease['id']}/release", json={"reason": _REASON})
+                    await client.post(
+                        f"{base}/leases/{lease['id']}/release", json={"reason": _REASON}
+                    )
                     asked.add(lease["id"])
                 if asyncio.get_running_loop().time() > deadline:
                     say(f"{len(leases)} leases did not end in {_RELEASE_SECONDS:.0f} s.")

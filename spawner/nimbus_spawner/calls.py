@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache, partial
 from typing import ParamSpec, TypeVar
 
-from nimbus_hub.client import Client
+from nimbus_hub.client.client import Client
 from nimbus_hub.errors import NimbusError, Unavailable
 
 __all__ = ["call", "call_waiting", "deliver", "insist", "service"]

@@ -115,9 +115,9 @@ def _custom(choices: Options) -> str:
 
 
 def _gpus(choices: Options) -> str:
-    counts = [
-        f"{escape(gpu.model)}: {gpu.free} of {gpu.total} free" for gpu in choices.gpus
-    ] or ["none on these hosts"]
+    counts = [f"{escape(gpu.model)}: {gpu.free} of {gpu.total} free" for gpu in choices.gpus] or [
+        "none on these hosts"
+    ]
     return f'<p class="nimbus-gpus">GPUs: {"; ".join(counts)}</p>'
 
 

@@ -8,23 +8,26 @@ from __future__ import annotations
 
 import asyncio
 import getpass
-import json
 import os
+import pwd
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 from subprocess import DEVNULL, STDOUT
-from typing import Any
+from typing import IO, Any
 
 import psutil
-from jupyterhub.spawner import LocalProcessSpawner, SpawnException
-from nimbus_spawner.spawner import NimbusSpawner
-from traitlets import Bool, Dict, Float, Unicode, default
+from jupyterhub.spawner import LocalProcessSpawner
+from traitlets import Dict, Float, Unicode, default
 
-__all__ = ["NimbusLocalSpawner"]
+from nimbus_hub.up.processes import ProcessRecord
+from nimbus_spawner.spawner import NimbusSpawner, refused
 
-_SAME_START_SECONDS = 0.05
+__all__ = ["NimbusLocalSpawner", "refusal"]
+
 _LAST_LINES = 15
+_LAST_BYTES = 20_000
+_GRACE_SECONDS = 5.0
 
 
 class NimbusLocalSpawner(NimbusSpawner, LocalProcessSpawner):  # type: ignore[misc]
@@ -34,38 +37,193 @@ class NimbusLocalSpawner(NimbusSpawner, LocalProcessSpawner):  # type: ignore[mi
         "", help="Directory for the sessions' logs and process records. Default: none are kept."
     ).tag(config=True)
     environment_bins = Dict(
-        value_trait=Unicode(),
         key_trait=Unicode(),
-        help="Directory of the programs of each environment, if not those of the hub.",
+        value_trait=Unicode(),
+        help="Directory of the programs of an environment. Default: that of the hub's Python.",
     ).tag(config=True)
-    allow_root = Bool(True, help="Start the server of the user root, if root runs the hub.").tag(
-        config=True
-    )
+
     started = Float(0.0, help="Start time of the server's process; with the pid it names it.")
 
     @default("cmd")
     def _default_cmd(self) -> list[str]:
-        return [sys.executable, "-m", "nimbus_spawner.singleuser"]
+        return [str(self._bin / "python"), "-m", "nimbus_spawner.singleuser"]
 
     @default("default_url")
     def _default_default_url(self) -> str:
         return "/lab"
 
+    # life
+
     async def start(self) -> Any:
         """Start the session unless its user cannot be served on this machine."""
-        reason = refusal(self.user.name, _own_name(), os.geteuid())
+        reason = refusal(self.user.name, _own_name(), is_root=os.geteuid() == 0)
         if reason:
-            raise SpawnException(reason, reason="account", status_code=403)
-        await self._end_leftover()
+            raise refused(reason, "account", 403)
         return await super().start()
 
-    async def _launch(self) -> Any:
-        """Start the process, with its output in a log and its identity on disk."""
-        directory = Path(self.environment_bins.get(self._environment(), Path(sys.executable).parent))
-        self.cmd = [str(directory / "python"), "-m", "nimbus_spawner.singleuser"]
+    async def launch(self) -> Any:
+        """Start the process, its output in a log, its identity on disk."""
+        await self._end_leftover()
         with self._open_log() as log:
-            self.popen_kwargs = {**self.popen_kwargs, "stdin": DEVNULL, "stdout": log, "stderr": STDOUT}
-            address = await super()._launch()
-        self.started = _start_time(self.pid)
-        self._write_record()
+            self.popen_kwargs = {"stdin": DEVNULL, "stdout": log, "stderr": STDOUT}
+            if self._is_own:
+                self.popen_kwargs["cwd"] = _own_home()
+            address = await super().launch()
+        record = ProcessRecord.of(self.pid)
+        self.started = record.started
+        if self.record_dir:
+            record.write(self._file("json"))
         return address
+
+    async def stop(self, now: bool = False) -> None:
+        """Stop the server and what it started: nothing may go on without a lease."""
+        below = _descendants(self.pid)
+        await super().stop(now=now)
+        await asyncio.gather(*(record.end(_GRACE_SECONDS) for record in below))
+
+    async def poll(self) -> int | None:
+        """Return None while the server runs; a pid given to another process is no server."""
+        if self.proc is None and self.pid and not self._record.is_alive:
+            self.pid = 0
+        return await super().poll()
+
+    async def wait_until_gone(self) -> None:
+        """Return the moment the kernel says that the process ended."""
+        try:
+            handle = os.pidfd_open(self.pid)
+        except (AttributeError, OSError):
+            await super().wait_until_gone()  # not Linux, or gone already
+            return
+        loop = asyncio.get_running_loop()
+        gone = asyncio.Event()
+        loop.add_reader(handle, gone.set)
+        try:
+            await gone.wait()
+        finally:
+            loop.remove_reader(handle)
+            os.close(handle)
+
+    async def run_post_stop_hook(self) -> None:
+        """Release the lease and forget the process."""
+        if self.record_dir:
+            self._file("json").unlink(missing_ok=True)
+        await super().run_post_stop_hook()
+
+    # state
+
+    def get_state(self) -> dict[str, Any]:
+        """Return what a restarted hub needs, the start time with the pid."""
+        state = super().get_state()
+        if self.pid:
+            state["started"] = self.started
+        return state
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Take over a process of the hub's last run."""
+        super().load_state(state)
+        self.started = state.get("started", 0.0)
+
+    # the process
+
+    def get_args(self) -> list[str]:
+        """Return the arguments of the server; it refuses root unless told."""
+        args: list[str] = list(super().get_args())
+        if os.geteuid() == 0 and self.user.name == "root":
+            args.append("--allow-root")
+        return args
+
+    def get_env(self) -> dict[str, str]:
+        """Return the environment; the environment's programs come first on PATH."""
+        env = super().get_env()
+        env["PATH"] = f"{self._bin}{os.pathsep}{env.get('PATH', os.defpath)}"
+        return env
+
+    def user_env(self, env: dict[str, str]) -> dict[str, str]:
+        """Add the user's own variables; who runs the hub keeps the home they run it with."""
+        if not self._is_own:
+            found: dict[str, str] = super().user_env(env)
+            return found | {"LOGNAME": self.user.name}
+        shell = pwd.getpwuid(os.geteuid()).pw_shell or "/bin/sh"
+        return env | {
+            "USER": _own_name(),
+            "LOGNAME": _own_name(),
+            "HOME": _own_home(),
+            "SHELL": shell,
+        }
+
+    def make_preexec_fn(self, name: str) -> Any:
+        """Return what becomes the user after the fork; nothing for the hub's own."""
+        return None if self._is_own else super().make_preexec_fn(name)
+
+    def last_lines(self) -> str:
+        """Return the end of the session's log."""
+        if not self.record_dir:
+            return ""
+        try:
+            with self._file("log").open("rb") as log:
+                log.seek(max(0, log.seek(0, os.SEEK_END) - _LAST_BYTES))
+                text = log.read().decode(errors="replace")
+        except OSError:
+            return ""
+        return "\n".join(text.strip().splitlines()[-_LAST_LINES:])
+
+    @property
+    def _is_own(self) -> bool:
+        return bool(self.user.name == _own_name().lower())
+
+    @property
+    def _bin(self) -> Path:
+        name = self.lease_environment
+        return Path(self.environment_bins.get(name) or Path(sys.executable).parent)
+
+    @property
+    def _record(self) -> ProcessRecord:
+        return ProcessRecord(self.pid, self.started)
+
+    def _file(self, suffix: str) -> Path:
+        # User names are quoted, and "+" is never in a server's name: no two names meet.
+        name = f"{self.user.escaped_name}+{self.name}" if self.name else self.user.escaped_name
+        return Path(self.record_dir) / f"{name}.{suffix}"
+
+    def _open_log(self) -> IO[bytes]:
+        return self._file("log").open("wb") if self.record_dir else open(os.devnull, "wb")  # noqa: PTH123
+
+    async def _end_leftover(self) -> None:
+        """End a server of this name that a hub started and died before it could note it."""
+        record = ProcessRecord.read(self._file("json")) if self.record_dir else None
+        if record is not None and record.is_alive:
+            self.log.warning("Ending process %s, left over from a hub that died", record.pid)
+            await record.end(_GRACE_SECONDS)
+
+
+def refusal(user: str, own: str, *, is_root: bool) -> str:
+    """Return why this hub cannot start sessions of a user, or nothing."""
+    if user == own.lower():
+        return ""
+    if not is_root:
+        return (
+            f"this hub runs as {own!r} and can start sessions of that account only, not of "
+            f"{user!r}; a hub for several system users must be run by root"
+        )
+    try:
+        pwd.getpwnam(user)
+    except KeyError:
+        return f"there is no system account {user!r} on this machine; ask for one to be made"
+    return ""
+
+
+def _own_name() -> str:
+    return getpass.getuser()
+
+
+def _own_home() -> str:
+    return os.environ.get("HOME") or pwd.getpwuid(os.geteuid()).pw_dir
+
+
+def _descendants(pid: int) -> list[ProcessRecord]:
+    """Return what a process has started, and that has started in turn."""
+    try:
+        children = psutil.Process(pid).children(recursive=True) if pid else []
+    except psutil.NoSuchProcess:
+        children = []
+    return [ProcessRecord(child.pid, child.create_time()) for child in children]

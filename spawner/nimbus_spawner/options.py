@@ -53,7 +53,9 @@ class SessionOptions:
             return cls(size=size, **_common(given))
         if size is None and not amounts:
             return cls(**_common(given))
-        return cls(**_checked({"cpus": "1", "memory": "2G", "gpus": "0", **amounts}), **_common(given))
+        return cls(
+            **_checked({"cpus": "1", "memory": "2G", "gpus": "0", **amounts}), **_common(given)
+        )
 
 
 def options_from_form(form: Mapping[str, Sequence[str]]) -> dict[str, str]:

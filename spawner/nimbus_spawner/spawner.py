@@ -18,7 +18,9 @@ from typing import Any
 import aiohttp
 from jupyterhub.spawner import Spawner, SpawnException
 from markupsafe import Markup
-from nimbus_hub.client import Client
+from traitlets import Float, Unicode, default, validate
+
+from nimbus_hub.client.client import Client
 from nimbus_hub.client.resources import Lease
 from nimbus_hub.errors import InvalidRequest, NimbusError
 from nimbus_hub.model.quantities import parse_duration
@@ -28,9 +30,8 @@ from nimbus_spawner.form import render_form, unavailable_form
 from nimbus_spawner.grant import SessionRequest, lease_env, session_request
 from nimbus_spawner.options import SessionOptions, options_from_form
 from nimbus_spawner.progress import ProgressLog, waiting_message
-from traitlets import Float, Unicode, default, validate
 
-__all__ = ["NimbusSpawner"]
+__all__ = ["NimbusSpawner", "refused"]
 
 _LONG_POLL_SECONDS = 10
 _RESTART_SECONDS = 20.0
@@ -148,16 +149,32 @@ class NimbusSpawner(Spawner):  # type: ignore[misc]
         try:
             lease = self._lease = await self._hold_lease()
             self._progress.tell(50, f"Granted on {lease.slots[0].host}; starting JupyterLab ...")
-            address = await super().start()
+            address = await self.launch()
             await self._answering(address)
             self._progress.tell(90, "JupyterLab answers.")
             await insist(partial(call, self.client.activate, lease.id), _RESTART_SECONDS)
         except NimbusError as error:
-            raise _refusal(error) from error
+            self._end_reason = f"the start failed: {error.message}"
+            raise refused(error.message, error.code, _status(error)) from None
+        except SpawnException as error:
+            self._end_reason = f"the start failed: {error.message.splitlines()[0]}"
+            raise
+        except asyncio.CancelledError:
+            self._end_reason = "the start was cancelled"
+            raise
         finally:
             self._is_starting = False
             self._progress.close()
         return address
+
+    async def launch(self) -> Any:
+        """Start the server on what was granted, by the spawner this is mixed into."""
+        return await super().start()
+
+    @property
+    def lease_environment(self) -> str:
+        """Return the name of the environment the session was granted."""
+        return self._lease.environment if self._lease is not None else "default"
 
     async def stop(self, now: bool = False) -> None:
         """Stop the server; the lease is released by the post-stop hook that follows."""
@@ -224,7 +241,7 @@ class NimbusSpawner(Spawner):  # type: ignore[misc]
 
     async def wait_until_gone(self) -> None:
         """Return when the server's process is gone; spawners may know a quicker way."""
-        while await self.poll() is None:
+        while await self.poll() is None:  # noqa: ASYNC110 - nothing tells us
             await asyncio.sleep(1)
 
     def last_lines(self) -> str:
@@ -235,7 +252,7 @@ class NimbusSpawner(Spawner):  # type: ignore[misc]
         await self.wait_until_gone()
         # While a start or stop is under way JupyterHub has not set up, or has taken down,
         # what is to be called here.
-        while self.pending:
+        while self.pending:  # noqa: ASYNC110 - JupyterHub's own flags
             await asyncio.sleep(0.1)
         await self.poll_and_notify()
 
@@ -270,11 +287,8 @@ class NimbusSpawner(Spawner):  # type: ignore[misc]
             self._progress.tell(10, waiting_message(lease))
             lease = await self._changed(lease)
         if lease.is_ended:
-            raise SpawnException(
-                f"No session was started: {lease.reason or 'the lease has ended'}",
-                reason="no-capacity",
-                status_code=503,
-            )
+            why = lease.reason or "the lease has ended"
+            raise refused(f"No session was started: {why}", "no-capacity", 503)
         return lease
 
     async def _changed(self, lease: Lease) -> Lease:
@@ -322,19 +336,22 @@ class NimbusSpawner(Spawner):  # type: ignore[misc]
 
     def _broken(self, what: str) -> SpawnException:
         last = self.last_lines()
-        html = f"{Markup.escape(what)}<pre>{Markup.escape(last)}</pre>" if last else ""
-        return SpawnException(
-            f"{what}:\n{last}" if last else what,
-            reason="server-ended",
-            message_html=html,
-            status_code=500,
-        )
+        return refused(f"{what}:\n{last}" if last else what, "server-ended", 500)
 
 
-def _refusal(error: NimbusError) -> SpawnException:
-    """Return the error as JupyterHub shows it to people: a sentence, no traceback."""
-    wrong = isinstance(error, InvalidRequest)
-    return SpawnException(error.message, reason=error.code, status_code=400 if wrong else 503)
+def refused(message: str, reason: str, status_code: int) -> SpawnException:
+    """Return an exception that JupyterHub shows to people as its message, without a traceback."""
+    text = Markup.escape(message)
+    html = Markup('<span class="nimbus-refused" style="white-space: pre-wrap">{}</span>').format(text)
+    found = SpawnException(message, reason=reason, message_html=html, status_code=status_code)
+    # The form and the progress page look for these names, the error page for those above.
+    found.jupyterhub_message = message
+    found.jupyterhub_html_message = html
+    return found
+
+
+def _status(error: NimbusError) -> int:
+    return 400 if isinstance(error, InvalidRequest) else 503
 
 
 def _base_url(address: Any) -> str:

@@ -8,7 +8,7 @@ import sys
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import pytest
 import pytest_asyncio
@@ -36,14 +36,14 @@ for line in open(sys.argv[1]):
 async def eventually(condition: Callable[[], object]) -> None:
     """Wait for a condition; fail after a bound."""
     async with asyncio.timeout(BOUND_SECONDS):
-        while not condition():
+        while not condition():  # noqa: ASYNC110 (files and processes have no event)
             await asyncio.sleep(0.005)
 
 
 async def until(executor: Executor, replica_id: str, *states: ReplicaState) -> ReplicaStatus:
     """Poll until a replica is in one of these states; fail after a bound."""
     async with asyncio.timeout(BOUND_SECONDS):
-        while (status := await executor.poll(replica_id)).state not in states:
+        while (status := await executor.poll(replica_id)).state not in states:  # noqa: ASYNC110
             await asyncio.sleep(0.005)
     return status
 
@@ -56,7 +56,9 @@ async def ended(executor: Executor, replica_id: str) -> ReplicaStatus:
 class Driver(Protocol):
     """An executor, and the hand in its puppets."""
 
-    executor: Executor
+    @property
+    def executor(self) -> Executor:
+        """Return the executor under test."""
 
     def spec(self, replica_id: str) -> ReplicaSpec:
         """Return the spec of a puppet."""
@@ -115,6 +117,11 @@ class LocalDriver:
         argv = ("python", "-I", "-S", "-c", PUPPET, str(pipe))
         return ReplicaSpec(replica_id, "job-1", self.account.name, "local", argv)
 
+    def command(self, replica_id: str, *argv: str, **changes: Any) -> ReplicaSpec:
+        """Return the spec of any program."""
+        made = ReplicaSpec(replica_id, "job-1", self.account.name, "local", argv)
+        return replace(made, **changes)
+
     def starts(self, replica_id: str) -> int:
         begun = self.directory / f"{replica_id}.begun"
         return len(begun.read_text()) if begun.exists() else 0
@@ -137,6 +144,9 @@ class LocalDriver:
 
     def record(self, replica_id: str) -> Path:
         return self.directory / "state" / "replicas" / replica_id
+
+    async def output(self, replica_id: str) -> str:
+        return (await self.executor.read_output(replica_id, 0, 2**20)).data.decode()
 
     def another(self) -> LocalExecutor:
         """Return an executor as the next service would have it, over the same state."""

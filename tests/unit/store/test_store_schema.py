@@ -1,9 +1,9 @@
-"""The schema: migrations lead to exactly what the code expects."""
+"""Opening: what cannot be opened says why, and migrations lead to what the code expects."""
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -12,17 +12,16 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import inspect, text
 
-from nimbus_hub.errors import InvalidRequest
+from nimbus_hub.errors import InvalidRequest, Unavailable
 from nimbus_hub.store.database import Database
 from nimbus_hub.store.schema import alembic_config, next_revision, upgrade
 from nimbus_hub.store.store import Store
 from nimbus_hub.store.tables import METADATA
-from tests.unit.test_store import POSTGRESQL, fresh_url
 
 
-@pytest.fixture(params=["sqlite", "postgresql"] if POSTGRESQL else ["sqlite"])
-def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Database]:
-    found = Database(fresh_url(request.param, tmp_path))
+@pytest.fixture
+def database(url: str) -> Iterator[Database]:
+    found = Database(url)
     yield found
     found.close()
 
@@ -57,15 +56,9 @@ def test_a_database_of_a_newer_version_is_refused(tmp_path: Path) -> None:
 
 def test_two_that_open_a_new_database_at_once_both_can(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/nimbus.sqlite"
-    opened: list[Store] = []
-    threads = [threading.Thread(target=lambda: opened.append(Store.open(url))) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(30)
-    assert len(opened) == 4
-    for store in opened:
-        store.close()
+    with ThreadPoolExecutor(4) as threads:
+        for store in threads.map(Store.open, [url] * 4, timeout=30):
+            store.close()
 
 
 def test_migrations_are_counted() -> None:
@@ -89,3 +82,30 @@ def test_the_indexes_are_used_for_what_is_asked_most(tmp_path: Path) -> None:
             (row,) = connection.execute(text(f"EXPLAIN QUERY PLAN {query}"))
             assert index in row.detail
     database.close()
+
+
+@pytest.mark.parametrize(
+    ("bad", "words"),
+    [
+        ("", "must be a URL"),
+        ("nimbus.sqlite", "must be a URL"),
+        ("mysql://localhost/nimbus", "must be sqlite:// or postgresql://"),
+        ("sqlite:////dev/null/nimbus.sqlite", "cannot be made"),
+    ],
+)
+def test_a_url_that_cannot_work_is_refused_with_the_reason(bad: str, words: str) -> None:
+    with pytest.raises(InvalidRequest, match=words):
+        Store.open(bad)
+
+
+def test_a_file_that_is_no_database_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "notes.txt"
+    path.write_text("these are notes\n" * 100)
+    with pytest.raises(InvalidRequest, match=r"notes\.txt cannot be used: .*not a database"):
+        Store.open(f"sqlite:///{path}")
+
+
+def test_a_server_that_does_not_answer_is_unavailable_and_its_password_is_not_shown() -> None:
+    with pytest.raises(Unavailable, match="does not answer") as caught:
+        Store.open("postgresql://nimbus:secret@127.0.0.1:1/nimbus?connect_timeout=2")
+    assert "secret" not in caught.value.message

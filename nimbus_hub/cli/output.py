@@ -1,0 +1,160 @@
+"""How things are written for people: tables, times, amounts, states.
+
+Results go to stdout, talk goes to stderr. Times are in the reader's zone.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Sequence
+from datetime import datetime, timedelta
+
+import click
+
+from nimbus_hub.client import Group, Job, Lease, Slot, encode
+from nimbus_hub.clock import SystemClock
+from nimbus_hub.model.quantities import format_cpus, format_duration, format_memory
+
+__all__ = [
+    "hosts_text",
+    "job_ended_text",
+    "lease_text",
+    "moment_text",
+    "print_json",
+    "print_table",
+    "say",
+    "status_text",
+    "wish_text",
+]
+
+_WIDE = 1000
+
+
+def say(text: str) -> None:
+    """Tell people something without mixing it into the result."""
+    click.echo(text, err=True)
+
+
+def print_json(value: object, *, is_line: bool = False) -> None:
+    """Print a document, or one line of JSON Lines."""
+    indent = None if is_line else 2
+    click.echo(json.dumps(encode(value), indent=indent, ensure_ascii=False))
+
+
+def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], empty: str) -> None:
+    """Print rows under headings, or say that there are none."""
+    # rich takes as long to import as the rest of a command together.
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        is_last = column == columns[-1]
+        table.add_column(column, no_wrap=not is_last, overflow="fold")
+    for row in rows:
+        table.add_row(*("" if cell is None else str(cell) for cell in row))
+    if not table.row_count:
+        say(empty)
+        return
+    # Into a pipe nothing is folded: one row is one line.
+    is_terminal = sys.stdout.isatty()
+    console = Console(width=None if is_terminal else _WIDE, markup=False, highlight=False)
+    console.print(table)
+
+
+def moment_text(moment: datetime | None, now: datetime | None = None) -> str:
+    """Write a time: ``14:32`` today, ``Jan 02 14:32`` on other days."""
+    if moment is None:
+        return ""
+    local = moment.astimezone()
+    today = (now or SystemClock().now()).astimezone().date()
+    return f"{local:%H:%M}" if local.date() == today else f"{local:%b %d %H:%M}"
+
+
+def hosts_text(hosts: Iterable[str]) -> str:
+    """Write hosts with how often each is meant: ``node1 (2), node2``."""
+    counts: dict[str, int] = {}
+    for host in hosts:
+        counts[host] = counts.get(host, 0) + 1
+    return ", ".join(f"{host} ({n})" if n > 1 else host for host, n in counts.items() if host)
+
+
+def wish_text(groups: Iterable[Group]) -> str:
+    """Write what was asked for: ``2 x 1 CPU, 2G, 1 GPU A100``."""
+    return "; ".join(
+        (f"{group.count} x " if group.count > 1 else "") + _share_text(group) for group in groups
+    )
+
+
+def _share_text(group: Group) -> str:
+    parts = [_count(format_cpus(group.cpus_milli), "CPU"), format_memory(group.memory_bytes)]
+    if group.gpus:
+        parts.append(" ".join(filter(None, [_count(str(group.gpus), "GPU"), group.gpu_model])))
+    return ", ".join(parts)
+
+
+def _count(number: str, noun: str) -> str:
+    return f"{number} {noun}" if number == "1" else f"{number} {noun}s"
+
+
+def slot_text(slot: Slot) -> str:
+    """Write what a slot holds: ``worker-0 on node1: 1 CPU, 2G, GPU 0,1``."""
+    parts = [_count(format_cpus(slot.cpus_milli), "CPU"), format_memory(slot.memory_bytes)]
+    if slot.gpus:
+        parts.append("GPU " + ",".join(map(str, slot.gpus)))
+    return f"{slot.name} on {slot.host}: {', '.join(parts)}"
+
+
+def status_text(job: Job) -> str:
+    """Write where a job is: ``queued: position 2, waiting for 1 GPU; starts at the latest 14:32``.
+
+    An attempt after the first names itself.
+    """
+    hosts = hosts_text(replica.host for replica in job.replicas)
+    where = f"on {hosts}" if hosts and job.state in ("starting", "running") else ""
+    position = f"position {job.position}" if job.position is not None else ""
+    text = job.state + (f" {where}" if where else "")
+    if job.attempt > 1 and not job.is_ended:
+        text += f", attempt {job.attempt} of {job.attempts}"
+    details = ", ".join(filter(None, [position, job.reason]))
+    text += f": {details}" if details else ""
+    return text + (f"; {starts_text(job.starts_by)}" if job.starts_by else "")
+
+
+def starts_text(moment: datetime) -> str:
+    """Write the scheduler's promise."""
+    return f"starts at the latest {moment_text(moment)}"
+
+
+def job_ended_text(job: Job) -> str:
+    """Write how a job ended."""
+    return f"job {job.id} {job.state}" + (f": {job.reason}" if job.reason else "")
+
+
+def lease_text(lease: Lease) -> str:
+    """Write a lease in a few lines: state, end, what it holds."""
+    title = f"lease {lease.id}" + (f" ({lease.name})" if lease.name else "") + f" {lease.state}"
+    if lease.position is not None:
+        title += f", position {lease.position}"
+    title += f": {lease.reason}" if lease.reason else ""
+    lines = [title]
+    if lease.starts_by and not lease.granted_at:
+        lines.append(starts_text(lease.starts_by))
+    if lease.expires_at and not lease.is_ended:
+        lines.append(ends_text(lease))
+    lines.extend(slot_text(slot) for slot in lease.slots)
+    if not lease.slots:
+        lines.append(f"asked for {wish_text(lease.groups)}")
+    return "\n  ".join(lines)
+
+
+def ends_text(lease: Lease) -> str:
+    """Write when a lease ends, and until when it may be renewed."""
+    if lease.expires_at is None:
+        return f"lasts {format_duration(timedelta(seconds=lease.length_seconds))} once it starts"
+    left = format_duration(lease.expires_at - lease.now)
+    text = f"ends {moment_text(lease.expires_at, lease.now)} (in {left})"
+    if lease.can_renew and lease.latest_end:
+        return f"{text}, may be renewed until {moment_text(lease.latest_end, lease.now)}"
+    return text + ("" if lease.can_renew else ", may not be renewed any more")

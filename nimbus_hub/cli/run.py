@@ -1,0 +1,120 @@
+"""``nimbus run``: a script of the working directory as a job. ``nimbus-run`` is the same."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import click
+
+from nimbus_hub.cli.command import EPILOG, connect, guarded, json_option
+from nimbus_hub.cli.following import follow_job
+from nimbus_hub.cli.output import hosts_text, print_json, say, starts_text, status_text
+from nimbus_hub.client import Client, Job, Manifest, Plan, scan
+from nimbus_hub.client.run_options import (
+    RunCommand,
+    RunOptions,
+    Script,
+    job_request,
+    run_values,
+)
+from nimbus_hub.model.quantities import format_memory
+
+__all__ = ["main", "run"]
+
+_LONG_UPLOAD_BYTES = 5 * 2**20
+
+
+class _Run(RunCommand):
+    """The command, with the errors of all commands."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command."""
+        with guarded():
+            return super().invoke(ctx)
+
+
+@click.command("run", cls=_Run, epilog=EPILOG)
+@json_option
+@click.pass_context
+def run(ctx: click.Context, /, as_json: bool, **values: Any) -> None:
+    """Run SCRIPT with ARGS as a job, on one worker or many.
+
+    Options come first; what follows SCRIPT is its own. SCRIPT is a .py or .sh file of the
+    working directory, of which the job gets a copy, or any program: nimbus run -- echo hi.
+    """
+    options = run_values(values)
+    workdir = Path(options.workdir)
+    script = Script.find(options.argv, workdir)
+    request = job_request(options, script.argv)
+    client = connect(ctx)
+    # The plan comes first: what can never run is refused before anything is uploaded.
+    plan = client.plan(request)
+    if options.dry_run:
+        print_json(plan) if as_json else click.echo(plan_text(plan))
+        return
+    manifest = scan(workdir)
+    script.check_in(manifest)
+    snapshot = _upload(client, manifest, is_quiet=as_json)
+    job = client.submit(replace(request, snapshot=snapshot))
+    _tell(job, plan, manifest, options, as_json)
+    if options.follow:
+        ctx.exit(follow_job(client, job, as_json=as_json, replicas=options.workers))
+
+
+def plan_text(plan: Plan) -> str:
+    """Write what would happen."""
+    if not plan.would_wait:
+        return f"would start now on {hosts_text(slot.host for slot in plan.slots)}"
+    promise = f"; {starts_text(plan.starts_by)}" if plan.starts_by else ""
+    return f"would wait: {plan.reason}{promise}"
+
+
+def _tell(job: Job, plan: Plan, manifest: Manifest, options: RunOptions, as_json: bool) -> None:
+    """Say what was started, where, and what one may do next."""
+    if as_json:
+        print_json(
+            {"event": "job", "job": job} if options.follow else job, is_line=bool(options.follow)
+        )
+        return
+    for path in manifest.left_out:
+        say(f"note: {path} is left out of the job's files: a link to a directory or to outside")
+    where = "" if plan.would_wait else f" on {hosts_text(slot.host for slot in plan.slots)}"
+    count = f"{options.workers} workers" if options.workers > 1 else "1 worker"
+    say(f"job {job.id} ({job.name}): {count}{where}")
+    if options.follow:
+        return
+    click.echo(job.id)
+    if job.state == "queued" and plan.would_wait:
+        say(status_text(job))
+    say(
+        f"  nimbus logs -f {job.id}       its output\n"
+        f"  nimbus-tensorboard {job.id}   its curves\n"
+        f"  nimbus stop {job.id}          end it"
+    )
+
+
+def _upload(client: Client, manifest: Manifest, *, is_quiet: bool) -> str:
+    """Upload the working directory, with a bar if it takes long enough to see one."""
+    if is_quiet or manifest.size < _LONG_UPLOAD_BYTES or not sys.stderr.isatty():
+        return client.upload(manifest)
+    # Imported here, for rich takes as long as all the rest of the start.
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(f"uploading {format_memory(manifest.size)}", visible=False)
+        return client.upload(
+            manifest,
+            progress=lambda sent, total: bar.update(
+                task, completed=sent, total=total, visible=total >= _LONG_UPLOAD_BYTES
+            ),
+        )
+
+
+def main() -> None:
+    """Run ``nimbus-run``."""
+    run(prog_name="nimbus-run")

@@ -1,0 +1,261 @@
+"""The options of ``nimbus run``, shared with the magics: one table, one reading.
+
+Options come first. The first word that is none is the script (or a program), and whatever
+follows it, or follows ``--``, is the script's own.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import click
+
+from nimbus_hub.client import environment
+from nimbus_hub.client.requests import GroupRequest, JobRequest
+from nimbus_hub.client.snapshot import Manifest
+from nimbus_hub.errors import InvalidRequest
+
+__all__ = [
+    "RunCommand",
+    "RunOptions",
+    "Script",
+    "help_text",
+    "job_request",
+    "parse_run",
+    "run_parameters",
+    "run_values",
+]
+
+_INTERPRETERS = {".py": ("python", "-u"), ".sh": ("bash",)}
+
+
+@dataclass(frozen=True, slots=True)
+class RunOptions:
+    """What stood on the line; ``argv`` is the script or program with its own arguments."""
+
+    name: str = ""
+    framework: str = "script"
+    workers: int = 1
+    gpus: str = "0"
+    cpus: str = "1"
+    memory: str = "2G"
+    env: tuple[str, ...] = ()
+    workdir: str = "."
+    environment: str | None = None
+    duration: str | None = None
+    retries: int = 0
+    follow: bool | None = None
+    dry_run: bool = False
+    argv: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Script:
+    """The command to run in the working directory; ``path`` is the script's, if it is one."""
+
+    argv: tuple[str, ...]
+    path: str | None = None
+
+    @classmethod
+    def find(cls, argv: Sequence[str], workdir: Path) -> Script:
+        """Return the command for what stood on the line.
+
+        Raises InvalidRequest for a script that is not there or lies outside of ``workdir``.
+        """
+        if not workdir.is_dir():
+            raise InvalidRequest(f"workdir must be a directory, and {str(workdir)!r} is none")
+        if not argv:
+            raise InvalidRequest("name a script to run, like train.py, after the options")
+        first, rest = argv[0], tuple(argv[1:])
+        suffix = Path(first).suffix
+        is_script = suffix in _INTERPRETERS
+        if not is_script and not (suffix or "/" in first):
+            return cls((first, *rest))
+        if not is_script and Path(first).is_absolute():
+            return cls((first, *rest))
+        path = _inside(first, workdir)
+        return cls(
+            (*_INTERPRETERS.get(suffix, ()), path if is_script else f"./{path}", *rest), path
+        )
+
+    def check_in(self, manifest: Manifest) -> None:
+        """Raise InvalidRequest if the ignore file leaves the script out."""
+        if self.path is not None and not manifest.has(self.path):
+            raise InvalidRequest(
+                f"script {self.path!r} is left out of the job's files by the ignore file of "
+                f"{manifest.root}; add the line !{self.path} to its .nimbusignore"
+            )
+
+
+def _inside(script: str, workdir: Path) -> str:
+    """Return a script's path relative to the working directory."""
+    root = workdir.resolve()
+    path = Path(root, script)
+    if not path.is_file():
+        raise InvalidRequest(
+            f"script {script!r} does not exist in {root}; "
+            "give its path from there, or another directory with --workdir"
+        )
+    # The name as it was given comes first: a link keeps its own.
+    if ".." in path.parts or not path.is_relative_to(root):
+        path = path.resolve()
+    if not path.is_relative_to(root):
+        raise InvalidRequest(
+            f"script {script!r} is outside of the working directory {root}; "
+            "move it there, or choose a directory around it with --workdir"
+        )
+    return path.relative_to(root).as_posix()
+
+
+def job_request(
+    options: RunOptions, argv: Sequence[str], snapshot: str | None = None
+) -> JobRequest:
+    """Return the request for ``argv`` (see ``Script.find``); its amounts are checked."""
+    request = JobRequest(
+        argv=tuple(argv),
+        name=options.name or _name(argv),
+        framework=options.framework,
+        groups=(
+            GroupRequest(
+                role="worker",
+                count=options.workers,
+                cpus=options.cpus,
+                memory=options.memory,
+                gpus=options.gpus,
+            ),
+        ),
+        env=dict(map(_variable, options.env)),
+        snapshot=snapshot,
+        environment=options.environment or environment.session_environment(),
+        duration=options.duration,
+        retries=options.retries,
+    )
+    request.check()
+    return request
+
+
+def _name(argv: Sequence[str]) -> str:
+    """Return a job's name: its script's without the ending, or the program's."""
+    scripts = (word for word in argv if Path(word).suffix in _INTERPRETERS)
+    return Path(next(scripts, argv[0] if argv else "")).stem[:100]
+
+
+def _variable(text: str) -> tuple[str, str]:
+    """Read ``K=V``, or ``K`` for the value it has here."""
+    name, equals, value = text.partition("=")
+    if equals:
+        return name, value
+    here = environment.variable(name)
+    if here is None:
+        raise InvalidRequest(f"env {name!r} is not set here; give it a value, {name}=VALUE")
+    return name, here
+
+
+def run_parameters() -> list[click.Parameter]:
+    """Return the options and the argument, for a click command."""
+    return [
+        click.Option(["--name"], default="", help="Name of the job.  [default: the script's]"),
+        click.Option(
+            ["--framework"],
+            default="script",
+            show_default=True,
+            help="How the workers find each other: script (they do not) or pytorch.",
+        ),
+        click.Option(
+            ["--workers"], type=int, default=1, show_default=True, help="Number of processes."
+        ),
+        click.Option(
+            ["--gpus"], default="0", show_default=True, help="Per worker: 1, or A100:2 for a model."
+        ),
+        click.Option(
+            ["--cpus"], default="1", show_default=True, help="Per worker: a number like 2 or 0.5."
+        ),
+        click.Option(
+            ["--memory"], default="2G", show_default=True, help="Per worker: a size like 4G."
+        ),
+        click.Option(
+            ["--env"],
+            multiple=True,
+            metavar="K=V",
+            help="Environment variable; K alone takes its value here. May be repeated.",
+        ),
+        click.Option(
+            ["--workdir"],
+            default=".",
+            metavar="DIR",
+            help="Directory that is copied to the job and where it runs.  [default: this one]",
+        ),
+        click.Option(
+            ["--environment"], help="Software to run in.  [default: the session's, or default]"
+        ),
+        click.Option(["--duration"], help="Longest run: 90m, 2h, 1d.  [default: the hub's]"),
+        click.Option(
+            ["--retries"],
+            type=int,
+            default=0,
+            show_default=True,
+            help="How often a failed job is started again.",
+        ),
+        click.Option(
+            ["--follow/--detach"],
+            default=None,
+            help="Show the output until the job ends, or return at once.",
+        ),
+        click.Option(
+            ["--dry-run"], is_flag=True, help="Say where it would run, and start nothing."
+        ),
+        click.Argument(["argv"], nargs=-1, type=click.UNPROCESSED, metavar="SCRIPT [ARGS]..."),
+    ]
+
+
+class RunCommand(click.Command):
+    """A command with these options; its callback gets them as fields of ``RunOptions``."""
+
+    allow_interspersed_args = False
+
+    def __init__(self, name: str | None, **settings: Any) -> None:
+        super().__init__(name, **settings)
+        self.params = [*run_parameters(), *self.params]
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Read the line; a wrong option names the right one."""
+        try:
+            return super().parse_args(ctx, args)
+        except click.NoSuchOption as error:
+            raise click.UsageError(self._unknown(error.option_name), ctx) from error
+
+    def _unknown(self, name: str) -> str:
+        known = [each for parameter in self.params for each in parameter.opts if each[0] == "-"]
+        close = difflib.get_close_matches(name, known, n=1)
+        if close:
+            return f"no option {name}, did you mean {close[0]}?"
+        return f"no option {name}; there are {' '.join(known)}, a script's own come after it"
+
+
+def parse_run(words: Sequence[str], prog_name: str) -> RunOptions:
+    """Read a line that is already split into words.
+
+    Raises InvalidRequest that names the right option where one is wrong.
+    """
+    command = RunCommand(prog_name, add_help_option=False)
+    try:
+        with command.make_context(prog_name, list(words)) as context:
+            return run_values(context.params)
+    except click.UsageError as error:
+        raise InvalidRequest(error.format_message()) from error
+
+
+def run_values(params: Mapping[str, Any]) -> RunOptions:
+    """Return what click read; other options of the command are left alone."""
+    names = {field.name for field in fields(RunOptions)}
+    return RunOptions(**{name: value for name, value in params.items() if name in names})
+
+
+def help_text(prog_name: str, summary: str) -> str:
+    """Return the help for these options as text."""
+    command = RunCommand(prog_name, help=summary, add_help_option=False)
+    return command.get_help(click.Context(command, info_name=prog_name, terminal_width=88))

@@ -1,0 +1,149 @@
+"""Accounts and limits of the local executor: whose id, whose home, how much memory."""
+
+from __future__ import annotations
+
+import os
+import sys
+import textwrap
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from nimbus_hub.executors.accounts import Account, Accounts
+from nimbus_hub.executors.limits import NoLimits, find_limits
+from nimbus_hub.executors.local import LocalExecutor
+from nimbus_hub.executors.records import Record
+from nimbus_hub.model.replica import ReplicaStatus
+
+if TYPE_CHECKING:
+    from tests.contract.conftest import LocalDriver
+
+    Until = Callable[..., Awaitable[ReplicaStatus]]
+
+
+async def test_an_owner_who_is_not_served_is_told_why(local: LocalDriver, ended: Until) -> None:
+    """As a service that does not run as root does, whoever runs this test."""
+    accounts = Accounts(replace(local.account, name="ada", uid=os.getuid() or 1000))
+    executor = LocalExecutor(
+        local.directory / "state",
+        {"default": Path("/usr/bin")},
+        lambda *a: None,
+        accounts=accounts,
+        limits=NoLimits(),
+    )
+    await executor.start(replace(local.command("r1", "true"), owner="eve"))
+    assert (await ended(executor, "r1")).reason == (
+        "the local executor runs everything under the account ada, so it cannot serve eve; "
+        "run the service as root for system users"
+    )
+    await executor.close()
+
+
+def accounts_with_home(home: Path) -> Accounts:
+    """Give system accounts a home that a test may write to."""
+    return Accounts(Account.current(), lambda name: replace(Account.named(name), home=home))
+
+
+async def test_another_users_replica_runs_under_that_users_account(
+    local: LocalDriver, ended: Until, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """As root. Otherwise the very same request must be refused."""
+    home = tmp_path_factory.mktemp("home")
+    accounts = accounts_with_home(home)
+    executor = LocalExecutor(
+        local.directory / "state",
+        {"default": Path("/usr/bin")},
+        lambda owner, digest, directory: (directory / "train.py").touch(),
+        accounts=accounts,
+    )
+    if os.getuid() == 0:
+        os.chown(home, Account.named("daemon").uid, Account.named("daemon").gid)
+        for parent in home.parents[:-2]:
+            parent.chmod(0o755)
+    script = "id -un; id -G; ls -l | grep -c daemon; echo shown > /dev/stderr; touch ../output/mine"
+    request = replace(local.command("r1", "sh", "-c", script), owner="daemon", snapshot="abc")
+    await executor.start(request)
+    status = await ended(executor, "r1")
+    if os.getuid() == 0:
+        assert (status.exit_code, status.reason) == (0, "")
+        assert "shown" in (await executor.read_output("r1", 0, 1000)).data.decode()
+        owners = {path.owner() for path in (home / "nimbus/job-1").rglob("*")}
+        assert owners == {"daemon"}
+        assert local.record("r1").stat().st_mode & 0o777 == 0o700
+        assert local.record("r1").owner() == "root"
+    else:
+        assert "cannot serve daemon" in status.reason
+    await executor.close()
+
+
+async def test_a_home_that_cannot_be_used_is_named(
+    local: LocalDriver, ended: Until, tmp_path: Path
+) -> None:
+    for home, reason in (
+        (tmp_path / "none", f"the account {local.account.name} has no home at {tmp_path}/none"),
+        (tmp_path / "full", "the job's directories cannot be made: "),
+    ):
+        if home.name == "full":
+            home.mkdir()
+            (home / "nimbus").touch()
+        executor = LocalExecutor(
+            tmp_path / "state",
+            {"default": Path("/usr/bin")},
+            lambda *a: None,
+            accounts=Accounts(replace(local.account, home=home)),
+        )
+        await executor.start(local.command(home.name, "true"))
+        assert (await ended(executor, home.name)).reason.startswith(reason)
+        await executor.close()
+
+
+async def test_a_link_in_a_users_home_leads_root_nowhere(
+    local: LocalDriver, ended: Until, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """As root; otherwise the owner is refused before anything is made."""
+    home, target = tmp_path_factory.mktemp("home"), tmp_path_factory.mktemp("target")
+    (home / "nimbus").symlink_to(target)
+    executor = LocalExecutor(
+        local.directory / "state",
+        {"default": Path("/usr/bin")},
+        lambda *a: None,
+        accounts=accounts_with_home(home),
+    )
+    await executor.start(replace(local.command("r1", "true"), owner="daemon"))
+    status = await ended(executor, "r1")
+    assert status.exit_code is None
+    assert "directories cannot be made" in status.reason or "cannot serve" in status.reason
+    assert list(target.iterdir()) == []
+    await executor.close()
+
+
+async def test_a_replica_over_its_memory_limit_is_ended_and_told_so(
+    local: LocalDriver, ended: Until
+) -> None:
+    """Where control groups can be written; elsewhere the same replica runs to its end."""
+    limits = find_limits()
+    executor = LocalExecutor(
+        local.directory / "state",
+        {"default": Path(sys.executable).parent},
+        lambda *a: None,
+        accounts=Accounts(local.account),
+        limits=limits,
+    )
+    hungry = textwrap.dedent("kept = [b'x' * 2**20 for _ in range(128)]")
+    request = local.command("r1", "python", "-I", "-S", "-c", hungry, memory_bytes=64 * 2**20)
+    await executor.start(request)
+    status = await ended(executor, "r1")
+    if isinstance(limits, NoLimits):
+        assert status.exit_code == 0
+    else:
+        assert (status.exit_code, status.reason) == (
+            -9,
+            "ended by its memory limit of 64 MiB; ask for more memory",
+        )
+        groups = Record(local.record("r1")).groups()
+        assert groups
+        assert not any(group.exists() for group in groups)
+    await executor.close()

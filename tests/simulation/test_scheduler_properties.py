@@ -1,0 +1,283 @@
+"""What holds for the scheduler whatever the cluster, the holdings and the queue."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from nimbus_hub.errors import Impossible
+from nimbus_hub.model.host import Gpu, Host, HostState
+from nimbus_hub.model.slot import PORTS_PER_SLOT, Slot, SlotGroup
+from nimbus_hub.scheduler.explain import dry_run, refuse
+from nimbus_hub.scheduler.fit import place
+from nimbus_hub.scheduler.free import Free
+from nimbus_hub.scheduler.plan import Grant, Plan, plan
+from nimbus_hub.scheduler.snapshot import Holding, Snapshot, Waiting
+
+NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
+GIB = 2**30
+MODELS = ("A100", "T4")
+
+quick = settings(max_examples=60, deadline=None)
+
+minutes = st.integers(1, 8).map(lambda count: timedelta(minutes=30 * count))
+groups = st.lists(
+    st.builds(
+        SlotGroup,
+        role=st.sampled_from(["worker", "ps"]),
+        count=st.integers(1, 5),
+        cpus_milli=st.integers(1, 6).map(lambda cpus: cpus * 500),
+        memory_bytes=st.integers(1, 4).map(lambda size: size * GIB),
+        gpus=st.integers(0, 3),
+        gpu_model=st.sampled_from([None, None, *MODELS]),
+    ),
+    min_size=1,
+    max_size=3,
+).map(tuple)
+
+
+@st.composite
+def hosts(draw: st.DrawFn) -> tuple[Host, ...]:
+    found = []
+    for number in range(draw(st.integers(1, 5))):
+        models = draw(st.lists(st.sampled_from(MODELS), max_size=4))
+        first = draw(st.sampled_from([20000, 20010]))
+        found.append(
+            Host(
+                name=f"h{number}",
+                cpus_milli=draw(st.integers(1, 8)) * 1000,
+                memory_bytes=draw(st.integers(1, 16)) * GIB,
+                gpus=tuple(Gpu(index, model) for index, model in enumerate(models)),
+                address=f"10.0.0.{draw(st.integers(1, 3))}",
+                datacenter=draw(st.sampled_from(["east", "east", "west"])),
+                rack=draw(st.sampled_from(["r1", "r2"])),
+                state=draw(st.sampled_from([HostState.READY] * 4 + list(HostState))),
+                first_port=first,
+                last_port=first + draw(st.sampled_from([10, 40])),
+            )
+        )
+    return tuple(found)
+
+
+@st.composite
+def snapshots(draw: st.DrawFn) -> Snapshot:
+    """Return a cluster with holdings that the scheduler itself granted, and a queue."""
+    cluster = draw(hosts())
+    queue = [
+        Waiting(f"l{at}", "ada", wish, draw(minutes), NOW - timedelta(minutes=30 - at))
+        for at, wish in enumerate(draw(st.lists(groups, max_size=10)))
+    ]
+    split = draw(st.integers(0, len(queue)))
+    everywhere = tuple(replace(host, state=HostState.READY) for host in cluster)
+    before = plan(Snapshot(everywhere, (), tuple(queue[:split])), NOW)
+    ends = {each.lease_id: NOW + each.length for each in queue}
+    holdings = tuple(
+        Holding(
+            grant.lease_id,
+            "ada",
+            grant.slots,
+            draw(st.sampled_from([ends[grant.lease_id], ends[grant.lease_id], None, NOW])),
+        )
+        for grant in before.grants
+    )
+    return Snapshot(cluster, holdings, tuple(queue[split:]))
+
+
+@st.composite
+def crowded(draw: st.DrawFn) -> Snapshot:
+    """Return few full hosts with different ends, and a queue of gangs and small work."""
+    cluster = tuple(
+        Host(f"h{at}", 64_000, 64 * GIB, tuple(Gpu(n, "A100") for n in range(size)), f"10.0.0.{at}")
+        for at, size in enumerate(draw(st.lists(st.integers(1, 4), min_size=1, max_size=3)))
+    )
+    holdings = []
+    for host in cluster:
+        for gpu in host.gpus:
+            if draw(st.integers(0, 3)):
+                slot = Slot("worker", 0, host.name, host.address, 1000, GIB, (gpu.index,), ())
+                name = f"{host.name}-{gpu.index}"
+                holdings.append(Holding(name, "bob", (slot,), NOW + draw(minutes)))
+    wishes = st.builds(
+        SlotGroup, st.just("worker"), st.integers(1, 4), st.just(1000), st.just(GIB), st.just(1)
+    )
+    queue = tuple(
+        Waiting(f"l{at}", "ada", (wish,), draw(minutes), NOW - timedelta(minutes=30 - at))
+        for at, wish in enumerate(draw(st.lists(wishes, min_size=1, max_size=8)))
+    )
+    return Snapshot(cluster, tuple(holdings), queue)
+
+
+def held_slots(snapshot: Snapshot, decided: Plan) -> list[Slot]:
+    held = [slot for holding in snapshot.holdings for slot in holding.slots]
+    return held + [slot for grant in decided.grants for slot in grant.slots]
+
+
+def after(snapshot: Snapshot, decided: Plan, now: datetime) -> tuple[Holding, ...]:
+    """Return what is held at a time if all ends come when they say."""
+    lengths = {each.lease_id: each.length for each in snapshot.waiting}
+    granted = [
+        Holding(grant.lease_id, "", grant.slots, NOW + lengths[grant.lease_id])
+        for grant in decided.grants
+    ]
+    held = [*snapshot.holdings, *granted]
+    return tuple(each for each in held if each.ends_at is None or each.ends_at > now)
+
+
+def assert_no_host_is_over_its_capacity(cluster: Iterable[Host], held: Iterable[Slot]) -> None:
+    by_host: dict[str, list[Slot]] = defaultdict(list)
+    ports: Counter[tuple[str, int]] = Counter()
+    for slot in held:
+        by_host[slot.host].append(slot)
+        ports.update((slot.address, port) for port in slot.ports)
+    assert all(count == 1 for count in ports.values())
+    for host in cluster:
+        slots = by_host[host.name]
+        devices = [device for slot in slots for device in slot.gpus]
+        assert sum(slot.cpus_milli for slot in slots) <= host.cpus_milli
+        assert sum(slot.memory_bytes for slot in slots) <= host.memory_bytes
+        assert len(devices) == len(set(devices))
+        assert set(devices) <= {gpu.index for gpu in host.gpus}
+
+
+def assert_is_what_was_asked(wish: Waiting, slots: tuple[Slot, ...], cluster: list[Host]) -> None:
+    by_name = {host.name: host for host in cluster}
+    asked = [each for each in wish.groups for _ in range(each.count)]
+    assert len(slots) == len(asked)
+    assert len({slot.name for slot in slots}) == len(slots)
+    assert len({by_name[slot.host].datacenter for slot in slots}) == 1
+    for slot, one in zip(slots, asked, strict=True):
+        host = by_name[slot.host]
+        models = {gpu.model for gpu in host.gpus if gpu.index in slot.gpus}
+        assert host.state is HostState.READY
+        assert (slot.role, slot.address) == (one.role, host.address)
+        assert (slot.cpus_milli, slot.memory_bytes) == (one.cpus_milli, one.memory_bytes)
+        assert len(slot.gpus) == one.gpus
+        assert one.gpu_model is None or models <= {one.gpu_model}
+        assert len(slot.ports) == PORTS_PER_SLOT
+        assert all(host.first_port <= port <= host.last_port for port in slot.ports)
+
+
+@quick
+@given(snapshots())
+def test_nothing_is_given_twice_and_no_host_holds_more_than_it_has(snapshot: Snapshot) -> None:
+    assert_no_host_is_over_its_capacity(snapshot.hosts, held_slots(snapshot, plan(snapshot, NOW)))
+
+
+@quick
+@given(snapshots())
+def test_a_gang_gets_exactly_what_it_asked_for_in_one_datacenter(snapshot: Snapshot) -> None:
+    wishes = {each.lease_id: each for each in snapshot.waiting}
+    for grant in plan(snapshot, NOW).grants:
+        assert_is_what_was_asked(wishes[grant.lease_id], grant.slots, list(snapshot.hosts))
+
+
+@quick
+@given(snapshots(), st.randoms(use_true_random=False))
+def test_the_same_input_gives_the_same_output_in_any_order(
+    snapshot: Snapshot, random: object
+) -> None:
+    mixed = Snapshot(
+        *(
+            tuple(random.sample(part, len(part)))  # type: ignore[attr-defined]
+            for part in (snapshot.hosts, snapshot.holdings, snapshot.waiting)
+        )
+    )
+    assert plan(mixed, NOW) == plan(snapshot, NOW)
+
+
+@quick
+@given(snapshots())
+def test_every_waiting_lease_is_granted_or_explained_once(snapshot: Snapshot) -> None:
+    decided = plan(snapshot, NOW)
+    answered = [*(grant.lease_id for grant in decided.grants)]
+    answered += [wait.lease_id for wait in decided.waits]
+    assert sorted(answered) == sorted(each.lease_id for each in snapshot.waiting)
+    assert [wait.position for wait in decided.waits] == list(range(1, len(decided.waits) + 1))
+    for wait in decided.waits:
+        assert wait.reason.startswith(("waiting for ", "behind "))
+        assert "\n" not in wait.reason
+        assert wait.starts_by is None or wait.starts_by > NOW
+
+
+@quick
+@given(crowded() | snapshots())
+def test_backfill_never_delays_a_reservation(snapshot: Snapshot) -> None:
+    decided = plan(snapshot, NOW)
+    wishes = {each.lease_id: each for each in snapshot.waiting}
+    for wait in decided.waits:
+        if wait.starts_by is not None:
+            held = after(snapshot, decided, wait.starts_by)
+            alone = Snapshot(snapshot.hosts, held, (wishes[wait.lease_id],))
+            assert plan(alone, wait.starts_by).grants
+
+
+@quick
+@given(snapshots())
+def test_the_first_in_the_queue_starts_whenever_it_fits(snapshot: Snapshot) -> None:
+    if snapshot.waiting:
+        first = snapshot.waiting[0]
+        alone = plan(replace(snapshot, waiting=(first,)), NOW)
+        decided = plan(snapshot, NOW)
+        is_granted = first.lease_id in {grant.lease_id for grant in decided.grants}
+        assert bool(alone.grants) == is_granted
+
+
+@quick
+@given(snapshots())
+def test_the_order_of_ends_does_not_change_what_is_free(snapshot: Snapshot) -> None:
+    free = Free(snapshot.hosts)
+    fresh = Free(snapshot.hosts)
+    for holding in snapshot.holdings:
+        free.take(holding.slots)
+    copied = free.copy()
+    for holding in snapshot.holdings:
+        free.give(holding.slots)
+    for wish in snapshot.waiting:
+        assert place(free, wish.groups, "x") == place(fresh, wish.groups, "x")
+    for holding in snapshot.holdings:
+        copied.give(holding.slots)
+        copied.take(holding.slots)
+        copied.give(holding.slots)
+    for wish in snapshot.waiting:
+        assert place(copied, wish.groups, "x") == place(fresh, wish.groups, "x")
+
+
+@quick
+@given(hosts(), groups)
+def test_what_is_refused_is_what_empty_hosts_do_not_hold(
+    cluster: tuple[Host, ...], wish: tuple[SlotGroup, ...]
+) -> None:
+    ready = tuple(replace(host, state=HostState.READY) for host in cluster)
+    answer = dry_run(Snapshot(ready), wish, timedelta(hours=1), NOW)
+    try:
+        refuse(wish, cluster)
+    except Impossible:
+        assert not isinstance(answer, Grant)
+    else:
+        assert isinstance(answer, Grant)
+
+
+@quick
+@given(hosts(), groups)
+def test_a_group_of_equal_slots_fits_exactly_when_its_datacenter_has_room(
+    cluster: tuple[Host, ...], wish: tuple[SlotGroup, ...]
+) -> None:
+    """Compare with counting, on hosts with an address and ports enough of their own."""
+    apart = [
+        replace(host, address=f"10.1.0.{at}", last_port=29999) for at, host in enumerate(cluster)
+    ]
+    room: Counter[str] = Counter()
+    for host in apart:
+        models = [gpu for gpu in host.gpus if wish[0].gpu_model in (None, gpu.model)]
+        room[host.datacenter] += min(
+            host.cpus_milli // wish[0].cpus_milli,
+            host.memory_bytes // wish[0].memory_bytes,
+            len(models) // wish[0].gpus if wish[0].gpus else 10**6,
+        )
+    does_fit = place(Free(apart), wish[:1], "x") is not None
+    assert does_fit == (max(room.values()) >= wish[0].count)

@@ -1,0 +1,263 @@
+"""The routes in the real server application, called without a socket."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from jupyter_server.serverapp import ServerApp
+from nimbus_labextension import (
+    _jupyter_labextension_paths,
+    _jupyter_server_extension_points,
+)
+from nimbus_labextension.routes import Session, add_routes, status_of
+from tornado.httputil import (
+    HTTPConnection,
+    HTTPHeaders,
+    HTTPServerRequest,
+    RequestStartLine,
+    ResponseStartLine,
+)
+
+from nimbus_hub.client import Lease
+from nimbus_hub.errors import (
+    Ended,
+    Forbidden,
+    Impossible,
+    NimbusError,
+    NotFound,
+    TooLarge,
+    Unauthenticated,
+    Unavailable,
+)
+
+TOKEN = "a-token-of-the-server"
+NOON = datetime(2026, 11, 23, 12, tzinfo=UTC)
+LEASE = Lease(
+    id="l-1",
+    kind="session",
+    owner="ada",
+    name="",
+    state="active",
+    reason="",
+    environment="default",
+    groups=(),
+    slots=(),
+    length_seconds=7200.0,
+    position=None,
+    starts_by=None,
+    created_at=NOON,
+    granted_at=NOON,
+    active_at=NOON,
+    expires_at=NOON,
+    latest_end=None,
+    ended_at=None,
+    renewals=0,
+    is_ended=False,
+    can_renew=True,
+    renewal_seconds=7200.0,
+    warnings_seconds=(900.0, 300.0, 60.0),
+    now=NOON,
+    version=3,
+)
+
+
+@dataclass
+class FakeClient:
+    """Records calls and answers with LEASE, or raises ``error``."""
+
+    error: NimbusError | None = None
+    calls: list[tuple[object, ...]] = field(default_factory=list)
+
+    def lease(self, lease_id: str, /) -> Lease:
+        return self._answer("lease", lease_id)
+
+    def renew(self, lease_id: str, /, duration: str | int | None = None) -> Lease:
+        return self._answer("renew", lease_id, duration)
+
+    def saved(self, lease_id: str, /) -> Lease:
+        return self._answer("saved", lease_id)
+
+    def release(self, lease_id: str, /, reason: str = "") -> Lease:
+        return self._answer("release", lease_id, reason)
+
+    def _answer(self, *call: object) -> Lease:
+        self.calls.append(call)
+        if self.error is not None:
+            raise self.error
+        return LEASE
+
+
+class Recorder(HTTPConnection):
+    """The server's end of a connection; keeps the answer."""
+
+    def __init__(self) -> None:
+        self.status = 0
+        self.body = b""
+        self.is_finished = asyncio.Event()
+
+    def set_close_callback(self, callback: object) -> None:
+        """Never closes early."""
+
+    def write_headers(
+        self,
+        start_line: RequestStartLine | ResponseStartLine,
+        headers: HTTPHeaders,
+        chunk: bytes | None = None,
+    ) -> asyncio.Future[None]:
+        assert isinstance(start_line, ResponseStartLine)
+        self.status = start_line.code
+        return self.write(chunk or b"")
+
+    def write(self, chunk: bytes) -> asyncio.Future[None]:
+        self.body += chunk
+        done = asyncio.get_running_loop().create_future()
+        done.set_result(None)
+        return done
+
+    def finish(self) -> None:
+        self.is_finished.set()
+
+
+@dataclass
+class Site:
+    """A Jupyter server with the routes; `client` is what they ask."""
+
+    server: ServerApp
+    client: FakeClient
+
+    async def call(
+        self, method: str, verb: str, body: bytes = b"", token: str = TOKEN
+    ) -> tuple[int, dict[str, object]]:
+        """Send a request and return status and JSON."""
+        recorder = Recorder()
+        request = HTTPServerRequest(
+            start_line=RequestStartLine(method, f"/user/ada/nimbus/lease{verb}", "HTTP/1.1"),
+            headers=HTTPHeaders({"Authorization": f"token {token}", "Host": "localhost"}),
+            body=body,
+            connection=recorder,
+        )
+        request.remote_ip = "127.0.0.1"
+        self.server.web_app(request)
+        async with asyncio.timeout(10):
+            await recorder.is_finished.wait()
+        return recorder.status, json.loads(recorder.body)
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerApp]:
+    root: Path = tmp_path_factory.mktemp("server")
+    app = ServerApp(
+        allow_remote_access=True,
+        allow_root=True,
+        base_url="/user/ada/",
+        config_dir=str(root / "config"),
+        data_dir=str(root / "data"),
+        ip="127.0.0.1",
+        open_browser=False,
+        root_dir=str(root),
+        runtime_dir=str(root / "runtime"),
+    )
+    arguments = [f"--IdentityProvider.token={TOKEN}"]
+    app.initialize(arguments, find_extensions=False, new_httpserver=False)
+    yield app
+    ServerApp.clear_instance()
+
+
+@pytest.fixture
+def site(server: ServerApp) -> Site:
+    client = FakeClient()
+    add_routes(server.web_app, Session("l-1", client))
+    return Site(server, client)
+
+
+async def test_the_lease_is_the_services_json(site: Site) -> None:
+    status, lease = await site.call("GET", "")
+    assert status == 200
+    assert lease["expires_at"] == "2026-11-23T12:00:00+00:00"
+    assert lease["warnings_seconds"] == [900.0, 300.0, 60.0]
+    assert lease["latest_end"] is None
+    assert set(lease) == set(Lease.__slots__)
+    assert site.client.calls == [("lease", "l-1")]
+
+
+async def test_each_verb_calls_the_service_for_the_servers_own_lease(site: Site) -> None:
+    for verb, body in (
+        ("/renew", b""),
+        ("/renew", b'{"duration": "90m"}'),
+        ("/saved", b"{}"),
+        ("/release", b"{}"),
+    ):
+        status, lease = await site.call("POST", verb, body)
+        assert (status, lease["id"]) == (200, "l-1")
+    assert site.client.calls == [
+        ("renew", "l-1", None),
+        ("renew", "l-1", "90m"),
+        ("saved", "l-1"),
+        ("release", "l-1", "given back in JupyterLab"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (Impossible("it would last 13 h, at most are 12 h"), 400),
+        (TooLarge("too large"), 413),
+        (Unauthenticated("the token is unknown"), 401),
+        (Forbidden("the token may only read"), 403),
+        (NotFound("there is no lease l-1"), 404),
+        (Ended("the lease l-1 ended at 14:32"), 409),
+        (Unavailable("the service does not answer"), 503),
+        (NimbusError("something else"), 500),
+    ],
+)
+async def test_an_error_is_passed_on_with_status_code_and_sentence(
+    site: Site, error: NimbusError, status: int
+) -> None:
+    site.client.error = error
+    answer = {"code": error.code, "message": error.message}
+    assert await site.call("POST", "/renew") == (status, answer)
+    assert status_of(error) == status
+
+
+@pytest.mark.parametrize("body", [b"[1]", b'{"duration": []}', b'"90m"'])
+async def test_a_body_of_the_wrong_kind_is_refused(site: Site, body: bytes) -> None:
+    status, answer = await site.call("POST", "/renew", body)
+    assert (status, answer["code"]) == (400, "invalid_request")
+    assert site.client.calls == []
+
+
+async def test_without_a_lease_the_answer_is_not_found(server: ServerApp) -> None:
+    add_routes(server.web_app, None)
+    status, answer = await Site(server, FakeClient()).call("GET", "")
+    assert status == 404
+    assert answer == {
+        "code": "not_found",
+        "message": "this server runs without a Nimbus lease",
+    }
+
+
+@pytest.mark.parametrize("verb", ["", "/renew", "/saved", "/release"])
+async def test_a_stranger_is_refused(site: Site, verb: str) -> None:
+    method = "POST" if verb else "GET"
+    status, _ = await site.call(method, verb, token="a-guess")
+    assert status == 403
+    assert site.client.calls == []
+
+
+async def test_asking_for_the_lease_is_no_activity(site: Site) -> None:
+    settings = site.server.web_app.settings
+    before = settings.get("api_last_activity")
+    await site.call("GET", "")
+    await site.call("POST", "/saved")
+    assert settings.get("api_last_activity") == before
+
+
+def test_the_server_and_the_lab_find_the_extension() -> None:
+    assert _jupyter_server_extension_points() == [{"module": "nimbus_labextension"}]
+    assert _jupyter_labextension_paths() == [{"src": "labextension", "dest": "nimbus-labextension"}]

@@ -29,7 +29,7 @@ own_config = os.environ.get("NIMBUS_HUB_CONFIG", "")
 
 # Where things are ------------------------------------------------------------------------
 
-c.JupyterHub.db_url = state.database_url
+c.JupyterHub.db_url = f"sqlite:///{state.database}"
 c.JupyterHub.cookie_secret_file = str(state.secrets / "cookie_secret")
 c.JupyterHub.pid_file = str(state.hub_pid)
 c.JupyterHub.bind_url = f"http://{addresses.ip}:{addresses.port}"

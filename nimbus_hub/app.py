@@ -181,6 +181,7 @@ class NimbusHub(Application):
             read_cluster(Path(self.cluster_file)) if self.cluster_file else (),
             self.cpu_overcommit,
         )
+        snapshots.remove_leftovers()
         settings = Settings(
             api_url=os.environ.get("NIMBUS_API_URL", f"http://127.0.0.1:8000{_DEFAULT_PREFIX}"),
             job_token_secret=_kept_secret(state / "secrets" / "job_tokens"),

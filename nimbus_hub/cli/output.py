@@ -5,6 +5,7 @@ Results go to stdout, talk goes to stderr. Times are in the reader's zone.
 
 from __future__ import annotations
 
+import io
 import json
 import sys
 from collections.abc import Iterable, Sequence
@@ -57,10 +58,14 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], empty:
     if not table.row_count:
         say(empty)
         return
+    if sys.stdout.isatty():
+        Console(markup=False, highlight=False).print(table)
+        return
     # Into a pipe nothing is folded: one row is one line.
-    is_terminal = sys.stdout.isatty()
-    console = Console(width=None if is_terminal else _WIDE, markup=False, highlight=False)
-    console.print(table)
+    console = Console(file=io.StringIO(), width=_WIDE, markup=False, highlight=False)
+    with console.capture() as captured:
+        console.print(table)
+    click.echo("\n".join(line.rstrip() for line in captured.get().splitlines()))
 
 
 def moment_text(moment: datetime | None, now: datetime | None = None) -> str:

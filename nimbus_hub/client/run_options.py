@@ -72,15 +72,15 @@ class Script:
             raise InvalidRequest("name a script to run, like train.py, after the options")
         first, rest = argv[0], tuple(argv[1:])
         suffix = Path(first).suffix
-        is_script = suffix in _INTERPRETERS
-        if not is_script and not (suffix or "/" in first):
-            return cls((first, *rest))
-        if not is_script and Path(first).is_absolute():
+        if suffix in _INTERPRETERS:
+            path = _inside(first, workdir)
+            return cls((*_INTERPRETERS[suffix], path, *rest), path)
+        # The .11 of python3.11 is no file extension.
+        is_file = "/" in first or suffix[1:2].isalpha()
+        if not is_file or Path(first).is_absolute():
             return cls((first, *rest))
         path = _inside(first, workdir)
-        return cls(
-            (*_INTERPRETERS.get(suffix, ()), path if is_script else f"./{path}", *rest), path
-        )
+        return cls((f"./{path}", *rest), path)
 
     def check_in(self, manifest: Manifest) -> None:
         """Raise InvalidRequest if the ignore file leaves the script out."""
@@ -229,7 +229,8 @@ class RunCommand(click.Command):
             raise click.UsageError(self._unknown(error.option_name), ctx) from error
 
     def _unknown(self, name: str) -> str:
-        known = [each for parameter in self.params for each in parameter.opts if each[0] == "-"]
+        options = [each for each in self.params if isinstance(each, click.Option)]
+        known = [opt for each in options for opt in (*each.opts, *each.secondary_opts)]
         close = difflib.get_close_matches(name, known, n=1)
         if close:
             return f"no option {name}, did you mean {close[0]}?"

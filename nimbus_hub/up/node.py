@@ -42,3 +42,12 @@ def find_node(path: str | None = None) -> Node:
         "Node.js is needed for the proxy: install node and npm, "
         'or the wheel with: pip install "nimbus-hub[hub]"'
     )
+
+
+def main() -> None:
+    """Print the directory to put on PATH, for the Makefile."""
+    print(find_node().directory)  # noqa: T201 - the answer itself
+
+
+if __name__ == "__main__":
+    main()

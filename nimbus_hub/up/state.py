@@ -81,6 +81,8 @@ class State:
         for private in (self.secrets, self.sessions):
             private.mkdir(exist_ok=True)
             private.chmod(0o700)
+        for private in (self.hub_log, self.database):
+            private.touch(mode=0o600)
 
     @property
     def secrets(self) -> Path:
@@ -123,9 +125,9 @@ class State:
         return self.directory / "proxy.pid"
 
     @property
-    def database_url(self) -> str:
-        """Return the address of JupyterHub's own database."""
-        return f"sqlite:///{self.directory / 'jupyterhub.sqlite'}"
+    def database(self) -> Path:
+        """Return the file of JupyterHub's own database."""
+        return self.directory / "jupyterhub.sqlite"
 
     def addresses(self) -> Addresses | None:
         """Return the addresses of the last start, or None before the first."""

@@ -251,3 +251,16 @@ def test_a_directory_over_the_limit_names_its_largest_files(
     (work / "weights.bin").write_bytes(bytes(11 * 2**20))
     with pytest.raises(TooLarge, match=r"weights\.bin"):
         ada.upload(work)
+
+
+@pytest.mark.parametrize("body", [b"", b"no tar at all", b"x" * 2048])
+def test_an_upload_that_is_no_tar_is_refused(service: Service, body: bytes) -> None:
+    with service.raw("ada-token") as http:
+        answer = http.put("/api/v1/snapshots/files", content=body)
+    assert (answer.status_code, answer.json()["code"]) == (400, "invalid_request")
+
+
+def test_an_upload_over_the_limit_is_refused_before_it_is_read(service: Service) -> None:
+    with service.raw("ada-token") as http:
+        answer = http.put("/api/v1/snapshots/files", content=bytes(13 * 2**20))
+    assert answer.status_code in (400, 413)

@@ -1,7 +1,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -26,7 +27,7 @@ def service() -> FakeService:
 
 
 @pytest.fixture
-def call(service: FakeService, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Call]:
+def call(service: FakeService, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Call:
     for name in ("NIMBUS_LEASE_ID", "NIMBUS_ENVIRONMENT", "JUPYTERHUB_SERVICE_PREFIX"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("TZ", "UTC")
@@ -37,7 +38,7 @@ def call(service: FakeService, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     def invoke(*words: str) -> Result:
         return runner.invoke(nimbus, list(words), obj=service.client)
 
-    yield invoke
+    return invoke
 
 
 @pytest.fixture
@@ -249,7 +250,7 @@ def test_an_empty_list_says_so(call: Call, service: FakeService) -> None:
 def test_hosts_tell_what_is_free(call: Call, service: FakeService) -> None:
     service.on("GET", "/api/v1/hosts", {"items": [fake.host()]})
     row = call("hosts").stdout.splitlines()[1]
-    assert row.split() == "node1 up 6.5 of 8 16G of 32G 1 of 2 A100 dc1 r1".split()
+    assert " ".join(row.split()) == "node1 up 6.5 of 8 16G of 32G 1 of 2 A100 dc1 r1"
     rows = [line.split() for line in call("gpus").stdout.splitlines()[1:]]
     assert rows == [["node1", "0", "A100", "64G", "free"], ["node1", "1", "A100", "64G", "l1"]]
     assert json.loads(call("gpus", "--json").stdout)[1]["gpu"]["lease_id"] == "l1"
@@ -328,6 +329,4 @@ def test_tensorboard_of_a_job_without_one_is_told(call: Call, service: FakeServi
 )
 def test_a_moment_names_its_day_only_if_it_is_another(now: datetime, text: str) -> None:
     moment = datetime(2025, 3, 1, 10, 30, tzinfo=UTC)
-    import re
-
     assert re.fullmatch(text, moment_text(moment, now))

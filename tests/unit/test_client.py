@@ -287,7 +287,7 @@ def test_a_restart_in_the_middle_loses_and_doubles_nothing(
     service: FakeService, client: Client
 ) -> None:
     text = "eins\nzwei \u20ac\ndrei\n"
-    half = len("eins\nzwei".encode())
+    half = len(b"eins\nzwei")
     service.on(
         "GET",
         STREAM,

@@ -146,10 +146,8 @@ def test_wrong_amounts_are_refused_here(options: RunOptions, text: str) -> None:
 def test_the_request_is_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NIMBUS_ENVIRONMENT", "torch")
     monkeypatch.setenv("HERE", "now")
-    options = parse_run(
-        "--framework pytorch --workers 2 --gpus A100:1 --env A=1 --env HERE --retries 1".split(),
-        "x",
-    )
+    line = "--framework pytorch --workers 2 --gpus A100:1 --env A=1 --env HERE --retries 1"
+    options = parse_run(line.split(), "x")
     request = job_request(options, ("python", "-u", "sub/train.py"), "d" * 64)
     assert request.body() == {
         "argv": ("python", "-u", "sub/train.py"),

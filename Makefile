@@ -71,7 +71,6 @@ check: $(STAMPS)/dev $(STAMPS)/lab ## style, types, layers, documentation
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python -m compileall -q nimbus_hub/replica
 	$(JLPM) lint
 
 bench: $(STAMPS)/dev ## session start and job start beside the stock ones

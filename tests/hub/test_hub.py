@@ -1,0 +1,138 @@
+"""The hub as people meet it: log-in, a session under a lease, its end, restarts."""
+
+from __future__ import annotations
+
+import re
+import signal
+import stat
+import subprocess
+
+import httpx
+import pytest
+from nimbus_hub.up.processes import ProcessRecord
+
+from tests.hub.conftest import HubProcess, User, wait_for
+
+pytestmark = pytest.mark.hub
+
+
+def _session(hub: HubProcess) -> ProcessRecord:
+    record = ProcessRecord.read(next(hub.state.sessions.glob("*.json")))
+    assert record is not None
+    return record
+
+
+def test_a_wrong_password_opens_nothing(hub: HubProcess) -> None:
+    stranger = User(hub)
+    with stranger.http:
+        assert stranger.log_in("wrong").status_code == 403
+        assert "login" in str(stranger.http.get("/hub/spawn").url)
+
+
+def test_secrets_are_for_their_owner_alone_and_in_no_log(hub: HubProcess, user: User) -> None:
+    log = hub.state.hub_log.read_text()
+    for path in hub.state.secrets.iterdir():
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+        assert path.read_text().strip() not in log
+    assert hub.password not in log
+
+
+def test_the_form_shows_sizes_environments_and_gpus(user: User) -> None:
+    page = user.http.get("/hub/spawn").text
+    assert '<fieldset class="nimbus-sizes' in page
+    assert '<option value="default">' in page
+    assert '<p class="nimbus-gpus">' in page
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"memory": "lots"}, "memory must be a size like 4G or 512M, got 'lots'"),
+        ({"environment": "none"}, "there is no environment 'none'"),
+        ({"gpus": 1000}, "1000"),
+    ],
+)
+def test_a_wrong_choice_is_refused_with_a_sentence_and_holds_nothing(
+    user: User, options: dict[str, object], sentence: str
+) -> None:
+    answer = user.api("POST", f"/users/{user.name}/server", json={"user_options": options})
+    assert answer.status_code == 400
+    assert sentence in answer.json()["message"]
+    assert user.leases("live") == []
+
+
+def test_a_session_holds_a_lease_from_start_to_stop(hub: HubProcess, user: User) -> None:
+    messages = [event["message"] for event in user.start(duration="10m")]
+    assert messages[0] == "Server requested"
+    assert any(message.startswith("Granted on") for message in messages)
+    (lease,) = user.leases("live")
+    assert (lease["state"], lease["length_seconds"]) == ("active", 600.0)
+    assert user.http.get(f"/user/{user.name}/lab").status_code == 200
+    user.stop()
+    assert user.leases("live") == []
+    assert user.leases()[0]["state"] == "released"
+
+
+def test_a_session_that_dies_releases_its_lease_and_the_user_is_told(
+    hub: HubProcess, user: User
+) -> None:
+    user.start()
+    _session(hub).send(signal.SIGKILL)
+    wait_for(lambda: not user.is_running, 5, "death noticed")
+    wait_for(lambda: not user.leases("live"), 5, "lease released")
+    for page in ("/hub/home", "/hub/spawn", f"/user/{user.name}/lab"):
+        text = user.http.get(page).text
+        assert re.search(r"Your session ended at .*exit code -9 \(SIGKILL\)", text), page
+
+
+def test_a_session_outlives_ctrl_c_and_is_found_again(hub: HubProcess, user: User) -> None:
+    user.start()
+    session = _session(hub)
+    (lease,) = user.leases("live")
+    hub.interrupt()
+    assert session.is_alive
+    assert hub.start() < 10
+    assert user.is_running
+    assert [one["id"] for one in user.leases("live")] == [lease["id"]]
+    assert user.http.get(f"/user/{user.name}/lab").status_code == 200
+
+
+def test_a_session_outlives_a_killed_hub_and_its_death_is_noticed_after(
+    hub: HubProcess, user: User
+) -> None:
+    user.start()
+    session = _session(hub)
+    hub.kill()
+    assert session.is_alive
+    hub.start()
+    assert user.is_running
+    session.send(signal.SIGKILL)
+    wait_for(lambda: not user.is_running, 5, "death noticed")
+    wait_for(lambda: not user.leases("live"), 5, "lease released")
+
+
+def test_a_killed_service_is_back_in_seconds(hub: HubProcess, user: User) -> None:
+    user.start()
+    (lease,) = user.leases("live")
+    service = ProcessRecord.read(hub.state.service_record)
+    assert service is not None
+    service.send(signal.SIGKILL)
+    health = f"{hub.url}/services/nimbus/health"
+    wait_for(lambda: httpx.get(health).status_code == 200, 10, "service back")
+    assert [one["id"] for one in user.leases("live")] == [lease["id"]]
+
+
+def test_a_second_hub_on_the_same_state_names_the_first(hub: HubProcess) -> None:
+    ran = subprocess.run(hub.command("up"), capture_output=True, text=True, check=False)
+    assert ran.returncode == 1
+    assert f"is already running at {hub.url}" in ran.stderr
+
+
+def test_a_port_in_use_is_named(hub: HubProcess, tmp_path) -> None:
+    other = HubProcess(tmp_path, hub.port)
+    ran = subprocess.run(
+        other.command("up", "--port", str(hub.port)), capture_output=True, text=True, check=False
+    )
+    assert ran.returncode == 1
+    assert f"port {hub.port} on 127.0.0.1 is in use" in ran.stderr
+    assert f"PORT={hub.port + 1}" in ran.stderr

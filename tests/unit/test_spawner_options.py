@@ -1,0 +1,54 @@
+"""What a user may choose for a session, and the sentence for what they may not."""
+
+import pytest
+from nimbus_hub.errors import InvalidRequest
+from nimbus_spawner.options import SessionOptions, options_from_form
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({}, SessionOptions()),
+        ({"size": "small"}, SessionOptions(size="small")),
+        ({"size": ["small"], "duration": ["2m"]}, SessionOptions(size="small", duration="2m")),
+        ({"size": "", "duration": None}, SessionOptions()),
+        ({"environment": "torch"}, SessionOptions(environment="torch")),
+        ({"cpus": 2}, SessionOptions(cpus="2", memory="2G", gpus="0")),
+        (
+            {"size": "custom", "cpus": 0.5, "memory": "4G", "gpus": "A100:2"},
+            SessionOptions(cpus="0.5", memory="4G", gpus="A100:2"),
+        ),
+    ],
+)
+def test_options_are_read_from_form_query_and_api(given, expected):
+    assert SessionOptions.parse(given) == expected
+
+
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [
+        ({"memory": "lots"}, "memory must be a size like 4G or 512M, got 'lots'"),
+        ({"cpus": "0"}, "cpus must be more than 0, got '0'"),
+        ({"gpus": "-1"}, "gpus must be at least 0, got -1"),
+        ({"duration": "soon"}, "duration must be like 90m, 2h or 1d, got 'soon'"),
+        (
+            {"sise": "small"},
+            "there is no session option 'sise'; there are: "
+            "size, cpus, memory, gpus, environment, duration",
+        ),
+        ({"size": "small", "cpus": 2}, "give a size or cpus, not both: got size 'small'"),
+        ({"size": ["a", "b"]}, "session option size must be text or a number, got ['a', 'b']"),
+        ({"cpus": True}, "session option cpus must be text or a number, got True"),
+    ],
+)
+def test_a_wrong_option_is_refused_with_what_would_be_right(given, sentence):
+    with pytest.raises(InvalidRequest) as caught:
+        SessionOptions.parse(given)
+    assert caught.value.message == sentence
+
+
+def test_numbers_of_the_form_count_only_with_the_custom_size():
+    form = {"size": ["small"], "cpus": ["4"], "duration": [" 2h "], "_xsrf": ["x"], "memory": [""]}
+    assert options_from_form(form) == {"size": "small", "duration": "2h"}
+    form["size"] = ["custom"]
+    assert options_from_form(form) == {"size": "custom", "cpus": "4", "duration": "2h"}

@@ -1,0 +1,173 @@
+"""Pure parts of the spawner: the request, the environment, who may be served, what is said."""
+
+import getpass
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from nimbus_hub.client.requests import GroupRequest
+from nimbus_hub.client.resources import Environment, Lease, Options, Size, Slot
+from nimbus_hub.errors import InvalidRequest
+from nimbus_spawner.ended import ended_notice, how_it_ended
+from nimbus_spawner.grant import lease_env, session_request
+from nimbus_spawner.local import refusal
+from nimbus_spawner.options import SessionOptions
+from nimbus_spawner.progress import ProgressLog, waiting_message
+
+NOON = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
+OPTIONS = Options(
+    environments=(Environment("default", ""),),
+    sizes=(Size("small", 500, 2**30, 0),),
+    gpus=(),
+    frameworks=(),
+    largest_cpus_milli=1000,
+    largest_memory_bytes=2**31,
+    largest_gpus=0,
+    default_length_seconds=7200.0,
+    longest_length_seconds=43200.0,
+    renewal_seconds=7200.0,
+    latest_end_seconds=43200.0,
+)
+LEASE = Lease(
+    id="l1",
+    kind="session",
+    owner="ada",
+    name="",
+    state="granted",
+    reason="",
+    environment="default",
+    groups=(),
+    slots=(Slot("session-0", "session", "h1", "127.0.0.1", 500, 2**30, (), ()),),
+    length_seconds=7200.0,
+    position=None,
+    starts_by=None,
+    created_at=NOON,
+    granted_at=NOON,
+    active_at=NOON,
+    expires_at=None,
+    latest_end=None,
+    ended_at=None,
+    renewals=0,
+    is_ended=False,
+    can_renew=False,
+    renewal_seconds=7200.0,
+    warnings_seconds=(),
+    now=NOON,
+    version=1,
+)
+
+
+def test_a_session_without_a_choice_asks_for_the_first_size():
+    assert session_request(SessionOptions(), OPTIONS, "ada", "", "10m") == {
+        "kind": "session",
+        "owner": "ada",
+        "name": "",
+        "groups": [GroupRequest("session", 1, "0.5", 2**30, 0)],
+        "environment": "default",
+        "duration": None,
+        "wait": "10m",
+    }
+
+
+@pytest.mark.parametrize(
+    ("chosen", "sentence"),
+    [
+        (SessionOptions(size="big"), "there is no size 'big'; there are: small"),
+        (
+            SessionOptions(environment="tf"),
+            "there is no environment 'tf'; there are: default",
+        ),
+    ],
+)
+def test_an_unknown_name_is_refused_with_the_known_ones(chosen, sentence):
+    with pytest.raises(InvalidRequest, match=sentence):
+        session_request(chosen, OPTIONS, "ada", "", "10m")
+
+
+def test_a_session_without_gpus_sees_none():
+    assert lease_env(LEASE, "http://hub/services/nimbus/") == {
+        "NIMBUS_API_URL": "http://hub/services/nimbus",
+        "NIMBUS_LEASE_ID": "l1",
+        "NIMBUS_ENVIRONMENT": "default",
+        "CUDA_VISIBLE_DEVICES": "",
+        "NVIDIA_VISIBLE_DEVICES": "void",
+        "CPU_LIMIT": "0.5",
+        "MEM_LIMIT": str(2**30),
+    }
+
+
+def test_a_session_sees_the_gpus_it_was_granted():
+    lease = replace(LEASE, slots=(replace(LEASE.slots[0], gpus=(1, 3)),))
+    assert lease_env(lease, "u")["CUDA_VISIBLE_DEVICES"] == "1,3"
+
+
+@pytest.mark.parametrize(
+    ("user", "is_root", "said"),
+    [
+        ("ada", False, ""),
+        ("bob", False, "this hub runs as 'Ada' and can start sessions of that account only"),
+        (getpass.getuser(), True, ""),
+        ("no-such-account", True, "there is no system account 'no-such-account'"),
+    ],
+)
+def test_only_accounts_that_can_be_kept_apart_are_served(user, is_root, said):
+    refused = refusal(user, "Ada", is_root=is_root)
+    assert refused.startswith(said)
+    assert bool(refused) == bool(said)
+
+
+@pytest.mark.parametrize(
+    ("status", "reason"),
+    [
+        (0, "the session's server ended"),
+        (1, "the session's server ended with exit code 1"),
+        (-9, "the session's server ended with exit code -9 (SIGKILL)"),
+    ],
+)
+def test_the_end_of_a_server_is_told_by_its_exit_code(status, reason):
+    assert how_it_ended(status) == reason
+
+
+@pytest.mark.parametrize(
+    ("state", "reason", "is_told"),
+    [
+        ("expired", "its lease of 2h ran out", True),
+        ("lost", "its host does not answer", True),
+        ("released", how_it_ended(-9), True),
+        ("released", "stopped by ada or an administrator", False),
+        ("released", how_it_ended(0), False),
+        ("cancelled", "the start was cancelled", False),
+    ],
+)
+def test_a_user_is_told_of_an_end_they_did_not_ask_for(state, reason, is_told):
+    lease = replace(LEASE, state=state, reason=reason, ended_at=NOON + timedelta(hours=2))
+    assert bool(ended_notice(lease)) is is_told
+
+
+def test_the_notice_says_when_and_why_and_is_escaped():
+    lease = replace(LEASE, state="expired", reason="<b>.", ended_at=NOON)
+    assert ended_notice(lease).startswith(
+        '<div class="alert alert-warning nimbus-session-ended" role="status">'
+        'Your session ended at <time class="nimbus-ended" datetime="2026-11-23T12:00:00+00:00">'
+        "12:00 UTC</time>: &lt;b&gt;.</div>"
+    )
+
+
+def test_a_waiting_lease_says_position_reason_and_latest_start():
+    lease = replace(
+        LEASE, position=2, reason="1 GPU wanted, 0 free", starts_by=NOON + timedelta(minutes=90)
+    )
+    assert waiting_message(lease) == (
+        "Waiting, position 2: 1 GPU wanted, 0 free. Starts at the latest at 13:30 UTC, in 1h30m."
+    )
+
+
+async def test_progress_is_told_once_to_every_reader():
+    log = ProgressLog()
+    log.tell(5, "asking")
+    log.tell(5, "asking")
+    log.tell(50, "granted")
+    log.close()
+    told = [{"progress": 5, "message": "asking"}, {"progress": 50, "message": "granted"}]
+    assert [event async for event in log.follow()] == told
+    assert [event async for event in log.follow()] == told

@@ -5,7 +5,6 @@ this one; it may set anything of JupyterHub (`c.JupyterHub`, `c.Spawner`, ...), 
 spawner (`c.NimbusSpawner`) and of the service (`c.NimbusHub`, read by the service itself).
 """
 
-import getpass
 import os
 import sys
 from pathlib import Path
@@ -13,6 +12,7 @@ from pathlib import Path
 import nimbus_spawner
 from nimbus_spawner.local import NimbusLocalSpawner
 
+from nimbus_hub.up.account import own_home, own_name
 from nimbus_hub.up.login import OwnerAuthenticator
 from nimbus_hub.up.proxy import proxy_command
 from nimbus_hub.up.secrets import kept_token
@@ -24,7 +24,7 @@ state = State.from_environment()  # NIMBUS_HUB_STATE
 addresses = state.addresses()  # chosen by `nimbus-hub up`
 if addresses is None:
     raise SystemExit("Start this hub with: nimbus-hub up")
-owner = getpass.getuser().lower()
+owner = own_name().lower()
 own_config = os.environ.get("NIMBUS_HUB_CONFIG", "")
 
 # Where things are ------------------------------------------------------------------------
@@ -95,7 +95,7 @@ c.JupyterHub.services = [
         "environment": {
             "NIMBUS_HUB_STATE": str(state.directory),
             "NIMBUS_API_URL": addresses.api_url,
-            "HOME": os.environ.get("HOME", str(Path.home())),
+            "HOME": own_home(),
         },
         "cwd": str(state.directory),
         "oauth_no_confirm": True,

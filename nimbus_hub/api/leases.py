@@ -17,6 +17,7 @@ from nimbus_hub.model.lease import Lease, LeaseKind, LeaseState
 from nimbus_hub.model.quantities import parse_duration
 
 __all__ = [
+    "IS_LIVE",
     "ActivateHandler",
     "LeaseHandler",
     "LeasesHandler",

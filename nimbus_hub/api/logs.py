@@ -24,7 +24,7 @@ class LogsQuery(Query):
 
     replica: str | None = None
     offset: int = Field(default=0, ge=-(2**53), le=2**53)
-    limit: int = Field(default=65536, ge=1, le=4 * 2**20)
+    limit: int = Field(default=65536, ge=4, le=4 * 2**20)
     attempt: int | None = Field(default=None, ge=0, le=1000)
     tail: int | None = Field(default=None, ge=0, le=100_000)
 

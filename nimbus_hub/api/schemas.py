@@ -12,6 +12,40 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+__all__ = [
+    "EndRequest",
+    "Environment",
+    "Error",
+    "Gpu",
+    "GpuCount",
+    "Group",
+    "GroupRequest",
+    "Health",
+    "Host",
+    "HostList",
+    "Job",
+    "JobList",
+    "JobRequest",
+    "Lease",
+    "LeaseList",
+    "LeaseRequest",
+    "LeaseWarning",
+    "LogList",
+    "LogText",
+    "Options",
+    "Plan",
+    "ProgressRequest",
+    "RenewRequest",
+    "Replica",
+    "Request",
+    "Response",
+    "Size",
+    "Slot",
+    "Snapshot",
+    "SnapshotFile",
+    "SnapshotRequest",
+]
+
 Amount = Annotated[str | int, Field(union_mode="left_to_right")]
 Cpus = Annotated[str | float, Field(union_mode="left_to_right")]
 Name = Annotated[str, Field(min_length=1, max_length=100)]

@@ -24,6 +24,7 @@ from nimbus_hub.errors import (
 )
 
 __all__ = [
+    "EPILOG",
     "EXIT_CODES",
     "INTERRUPTED",
     "JOB_EXIT_CODES",

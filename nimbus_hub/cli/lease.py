@@ -110,5 +110,7 @@ def own_lease(client: Client) -> str:
     leases = client.leases(state="live", kind="session")
     if len(leases) == 1:
         return leases[0].id
-    named = ", ".join(each.id for each in leases) or "you have no session"
-    raise InvalidRequest(f"name the lease, this is no session of yours: {named}")
+    if not leases:
+        raise InvalidRequest("you have no session; name a lease of nimbus lease list")
+    named = ", ".join(each.id for each in leases)
+    raise InvalidRequest(f"you have several sessions; name the lease of one: {named}")

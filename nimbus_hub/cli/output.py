@@ -18,6 +18,7 @@ from nimbus_hub.clock import SystemClock
 from nimbus_hub.model.quantities import format_cpus, format_duration, format_memory
 
 __all__ = [
+    "ends_text",
     "hosts_text",
     "job_ended_text",
     "lease_text",
@@ -25,6 +26,7 @@ __all__ = [
     "print_json",
     "print_table",
     "say",
+    "starts_text",
     "status_text",
     "wish_text",
 ]

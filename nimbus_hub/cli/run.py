@@ -11,7 +11,7 @@ import click
 
 from nimbus_hub.cli.command import EPILOG, connect, guarded, json_option
 from nimbus_hub.cli.following import follow_job
-from nimbus_hub.cli.output import hosts_text, print_json, say, starts_text, status_text
+from nimbus_hub.cli.output import hosts_text, print_json, say, starts_text
 from nimbus_hub.client import Client, Job, Manifest, Plan, scan
 from nimbus_hub.client.run_options import (
     RunCommand,
@@ -68,8 +68,11 @@ def plan_text(plan: Plan) -> str:
     """Write what would happen."""
     if not plan.would_wait:
         return f"would start now on {hosts_text(slot.host for slot in plan.slots)}"
-    promise = f"; {starts_text(plan.starts_by)}" if plan.starts_by else ""
-    return f"would wait: {plan.reason}{promise}"
+    return f"would wait: {_why(plan)}"
+
+
+def _why(plan: Plan) -> str:
+    return plan.reason + (f"; {starts_text(plan.starts_by)}" if plan.starts_by else "")
 
 
 def _tell(job: Job, plan: Plan, manifest: Manifest, options: RunOptions, as_json: bool) -> None:
@@ -87,8 +90,8 @@ def _tell(job: Job, plan: Plan, manifest: Manifest, options: RunOptions, as_json
     if options.follow:
         return
     click.echo(job.id)
-    if job.state == "queued" and plan.would_wait:
-        say(status_text(job))
+    if plan.would_wait:
+        say(f"queued: {_why(plan)}")
     say(
         f"  nimbus logs -f {job.id}       its output\n"
         f"  nimbus-tensorboard {job.id}   its curves\n"

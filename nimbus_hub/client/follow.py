@@ -18,7 +18,7 @@ from nimbus_hub.errors import Unavailable
 if TYPE_CHECKING:
     from nimbus_hub.client.client import Client
 
-__all__ = ["follow"]
+__all__ = ["PATIENCE_SECONDS", "follow"]
 
 PATIENCE_SECONDS = 120.0
 """How long a service may be away before following it fails."""

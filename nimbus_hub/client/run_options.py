@@ -158,6 +158,23 @@ def _variable(text: str) -> tuple[str, str]:
 def run_parameters() -> list[click.Parameter]:
     """Return the options and the argument, for a click command."""
     return [
+        *_gang_options(),
+        *_launch_options(),
+        click.Option(
+            ["--follow/--detach"],
+            default=None,
+            help="Show the output until the job ends, or return at once.",
+        ),
+        click.Option(
+            ["--dry-run"], is_flag=True, help="Say where it would run, and start nothing."
+        ),
+        click.Argument(["argv"], nargs=-1, type=click.UNPROCESSED, metavar="SCRIPT [ARGS]..."),
+    ]
+
+
+def _gang_options() -> list[click.Option]:
+    """Return what says how many workers there are and what each holds."""
+    return [
         click.Option(["--name"], default="", help="Name of the job.  [default: the script's]"),
         click.Option(
             ["--framework"],
@@ -177,6 +194,12 @@ def run_parameters() -> list[click.Parameter]:
         click.Option(
             ["--memory"], default="2G", show_default=True, help="Per worker: a size like 4G."
         ),
+    ]
+
+
+def _launch_options() -> list[click.Option]:
+    """Return what says what the workers run, where, and for how long."""
+    return [
         click.Option(
             ["--env"],
             multiple=True,
@@ -200,15 +223,6 @@ def run_parameters() -> list[click.Parameter]:
             show_default=True,
             help="How often a failed job is started again.",
         ),
-        click.Option(
-            ["--follow/--detach"],
-            default=None,
-            help="Show the output until the job ends, or return at once.",
-        ),
-        click.Option(
-            ["--dry-run"], is_flag=True, help="Say where it would run, and start nothing."
-        ),
-        click.Argument(["argv"], nargs=-1, type=click.UNPROCESSED, metavar="SCRIPT [ARGS]..."),
     ]
 
 

@@ -19,6 +19,8 @@ _CHUNK = 64 * 1024
 _TAIL_BYTES_PER_LINE = 400
 _QUICK_SECONDS = 0.02
 _SLOW_SECONDS = 0.25
+_LONGEST_CHARACTER = 4
+_FIRST_CONTINUATION, _FIRST_LEAD = 0x80, 0xC0
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +56,7 @@ class Logs:
     async def read(self, replica: Replica, offset: int, limit: int) -> LogPart:
         """Return at most ``limit`` bytes of a replica's output from ``offset``."""
         executor = self._inventory.executor(replica.host)
-        return LogPart(replica, await executor.read_output(replica.id, offset, limit))
+        return LogPart(replica, _whole(await executor.read_output(replica.id, offset, limit)))
 
     async def tail(self, replica: Replica, lines: int) -> LogPart:
         """Return about the last lines of a replica's output, whole lines only."""
@@ -117,3 +119,17 @@ class Logs:
                 complete.add(replica.id)
             if part.chunk.data or part.chunk.is_complete:
                 yield part
+
+
+def _whole(chunk: LogChunk) -> LogChunk:
+    """Leave a UTF-8 character whose last bytes are still to come for the next read."""
+    if chunk.is_complete:
+        return chunk
+    for back in range(1, min(_LONGEST_CHARACTER, len(chunk.data) + 1)):
+        byte = chunk.data[-back]
+        if byte >= _FIRST_LEAD:
+            is_cut = back < 2 + (byte >= 0xE0) + (byte >= 0xF0)
+            return LogChunk(chunk.offset, chunk.data[:-back], False) if is_cut else chunk
+        if byte < _FIRST_CONTINUATION:
+            return chunk
+    return chunk

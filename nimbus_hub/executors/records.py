@@ -10,12 +10,12 @@ import contextlib
 import json
 import os
 import re
-import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from nimbus_hub.clock import SystemClock
 from nimbus_hub.errors import InvalidRequest
 from nimbus_hub.executors.processes import Process
 from nimbus_hub.model.replica import LogChunk, ReplicaState, ReplicaStatus
@@ -93,7 +93,10 @@ class Record:
         found = _status(values)
         if found is not None and found.state.is_end:
             return found
-        values.update(state=str(state), exit_code=exit_code, reason=reason, ended_at=time.time())
+        now = SystemClock().now()
+        values.update(
+            state=str(state), exit_code=exit_code, reason=reason, ended_at=now.timestamp()
+        )
         self._save("status.json", values)
         status = _status(values)
         assert status is not None

@@ -8,7 +8,6 @@ and go on.
 from __future__ import annotations
 
 import asyncio
-import getpass
 import os
 import signal
 import subprocess
@@ -20,6 +19,7 @@ from pathlib import Path
 import httpx
 
 from nimbus_hub.errors import Conflict, NimbusError, Unavailable
+from nimbus_hub.up.account import own_name
 from nimbus_hub.up.addresses import choose_addresses
 from nimbus_hub.up.orphans import end_orphans
 from nimbus_hub.up.processes import ProcessRecord
@@ -182,7 +182,7 @@ async def _ended(hub: asyncio.subprocess.Process, over: asyncio.Task[int]) -> in
 
 
 def _greet(state: State, addresses: Addresses, say: Callable[[str], None]) -> None:
-    name = getpass.getuser().lower()
+    name = own_name().lower()
     say("")
     say(f"  Nimbus Hub is ready: {addresses.url}")
     if (state.secrets / "password").exists():

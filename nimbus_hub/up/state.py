@@ -14,7 +14,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
 
-__all__ = ["Addresses", "State", "checkout", "default_directory", "read_json", "write_private_json"]
+__all__ = [
+    "Addresses",
+    "State",
+    "checkout",
+    "default_directory",
+    "read_json",
+    "write_private",
+    "write_private_json",
+]
 
 
 def checkout() -> Path | None:

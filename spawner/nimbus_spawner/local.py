@@ -7,7 +7,6 @@ owner's system account; any other hub serves the one user who runs it, and refus
 from __future__ import annotations
 
 import asyncio
-import getpass
 import os
 import pwd
 import sys
@@ -20,6 +19,7 @@ import psutil
 from jupyterhub.spawner import LocalProcessSpawner
 from traitlets import Dict, Float, Unicode, default
 
+from nimbus_hub.up.account import own_home, own_name
 from nimbus_hub.up.processes import ProcessRecord
 from nimbus_spawner.spawner import NimbusSpawner, refused
 
@@ -42,6 +42,7 @@ class NimbusLocalSpawner(NimbusSpawner, LocalProcessSpawner):  # type: ignore[mi
         help="Directory of the programs of an environment. Default: that of the hub's Python.",
     ).tag(config=True)
 
+    pid: int
     started = Float(0.0, help="Start time of the server's process; with the pid it names it.")
 
     @default("cmd")
@@ -56,7 +57,7 @@ class NimbusLocalSpawner(NimbusSpawner, LocalProcessSpawner):  # type: ignore[mi
 
     async def start(self) -> Any:
         """Start the session unless its user cannot be served on this machine."""
-        reason = refusal(self.user.name, _own_name(), is_root=os.geteuid() == 0)
+        reason = refusal(self.user.name, own_name(), is_root=os.geteuid() == 0)
         if reason:
             raise refused(reason, "account", 403)
         return await super().start()
@@ -67,7 +68,7 @@ class NimbusLocalSpawner(NimbusSpawner, LocalProcessSpawner):  # type: ignore[mi
         with self._open_log() as log:
             self.popen_kwargs = {"stdin": DEVNULL, "stdout": log, "stderr": STDOUT}
             if self._is_own:
-                self.popen_kwargs["cwd"] = _own_home()
+                self.popen_kwargs["cwd"] = own_home()
             address = await super().launch()
         record = ProcessRecord.of(self.pid)
         self.started = record.started
@@ -143,11 +144,11 @@ class NimbusLocalSpawner(NimbusSpawner, LocalProcessSpawner):  # type: ignore[mi
         if not self._is_own:
             found: dict[str, str] = super().user_env(env)
             return found | {"LOGNAME": self.user.name}
-        shell = pwd.getpwuid(os.geteuid()).pw_shell or "/bin/sh"
+        shell = os.environ.get("SHELL") or "/bin/sh"
         return env | {
-            "USER": _own_name(),
-            "LOGNAME": _own_name(),
-            "HOME": _own_home(),
+            "USER": own_name(),
+            "LOGNAME": own_name(),
+            "HOME": own_home(),
             "SHELL": shell,
         }
 
@@ -169,7 +170,7 @@ class NimbusLocalSpawner(NimbusSpawner, LocalProcessSpawner):  # type: ignore[mi
 
     @property
     def _is_own(self) -> bool:
-        return bool(self.user.name == _own_name().lower())
+        return bool(self.user.name == own_name().lower())
 
     @property
     def _bin(self) -> Path:
@@ -210,14 +211,6 @@ def refusal(user: str, own: str, *, is_root: bool) -> str:
     except KeyError:
         return f"there is no system account {user!r} on this machine; ask for one to be made"
     return ""
-
-
-def _own_name() -> str:
-    return getpass.getuser()
-
-
-def _own_home() -> str:
-    return os.environ.get("HOME") or pwd.getpwuid(os.geteuid()).pw_dir
 
 
 def _descendants(pid: int) -> list[ProcessRecord]:

@@ -342,7 +342,9 @@ class NimbusSpawner(Spawner):  # type: ignore[misc]
 def refused(message: str, reason: str, status_code: int) -> SpawnException:
     """Return an exception that JupyterHub shows to people as its message, without a traceback."""
     text = Markup.escape(message)
-    html = Markup('<span class="nimbus-refused" style="white-space: pre-wrap">{}</span>').format(text)
+    html = Markup('<span class="nimbus-refused" style="white-space: pre-wrap">{}</span>').format(
+        text
+    )
     found = SpawnException(message, reason=reason, message_html=html, status_code=status_code)
     # The form and the progress page look for these names, the error page for those above.
     found.jupyterhub_message = message

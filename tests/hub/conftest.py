@@ -6,6 +6,7 @@ other suites test alone, work together.
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -21,7 +22,10 @@ from typing import Any
 
 import httpx
 import pytest
+
+from nimbus_hub.up.account import own_name
 from nimbus_hub.up.processes import ProcessRecord
+from nimbus_hub.up.proxy import install_proxy
 from nimbus_hub.up.state import State
 
 _READY_SECONDS = 90.0
@@ -47,6 +51,7 @@ class HubProcess:
     output: str = ""
     process: subprocess.Popen[str] | None = None
     config: Path | None = None
+    python: str = sys.executable
     env: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -63,7 +68,7 @@ class HubProcess:
 
     def command(self, *arguments: str) -> list[str]:
         state = ("--state", str(self.state.directory))
-        return [sys.executable, "-m", "nimbus_hub.cli.hub", *arguments, *state]
+        return [self.python, "-m", "nimbus_hub.cli.hub", *arguments, *state]
 
     def start(self) -> float:
         """Start the hub; return the seconds until it was ready."""
@@ -74,6 +79,7 @@ class HubProcess:
             self.process = subprocess.Popen(
                 self.command("up", "--port", str(self.port), *config),
                 env={**os.environ, "HOME": str(self.home), **self.env},
+                cwd=self.directory,
                 stdout=file,
                 stderr=subprocess.STDOUT,
                 text=True,
@@ -84,7 +90,7 @@ class HubProcess:
             self.output = log.read_text()
             assert self.process is not None
             assert self.process.poll() is None, self.output
-            return "stop-all" in self.output or "sessions and jobs go on" in self.output
+            return "sessions and jobs go on" in self.output
 
         wait_for(is_ready, _READY_SECONDS, "hub ready")
         shown = re.search(r"with the password (\S+)", self.output)
@@ -109,7 +115,8 @@ class HubProcess:
         """End everything, then what was recorded and is still there."""
         subprocess.run(
             self.command("stop-all"),
-            env={**os.environ, "HOME": str(self.home)},
+            env={**os.environ, "HOME": str(self.home), **self.env},
+            cwd=self.directory,
             capture_output=True,
             timeout=120,
             check=True,
@@ -123,8 +130,10 @@ class User:
 
     def __init__(self, hub: HubProcess) -> None:
         self.hub = hub
-        self.name = os.environ.get("USER") or __import__("getpass").getuser()
-        self.http = httpx.Client(base_url=hub.url, follow_redirects=True, timeout=60, trust_env=False)
+        self.name = own_name().lower()
+        self.http = httpx.Client(
+            base_url=hub.url, follow_redirects=True, timeout=60, trust_env=False
+        )
 
     @property
     def xsrf(self) -> str:
@@ -153,7 +162,7 @@ class User:
 
     def progress(self) -> list[dict[str, Any]]:
         events = self.api("GET", f"/users/{self.name}/server/progress").text
-        return [httpx.Response(200, text=line[6:]).json() for line in re.findall("data: .*", events)]
+        return [json.loads(line[6:]) for line in re.findall("data: .*", events)]
 
     def stop(self) -> None:
         assert self.api("DELETE", f"/users/{self.name}/server").status_code in (202, 204)
@@ -186,8 +195,6 @@ def free_port() -> int:
 @pytest.fixture(scope="session")
 def proxy_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An installed proxy, so that npm runs once for all hubs."""
-    from nimbus_hub.up.proxy import install_proxy
-
     state = State(tmp_path_factory.mktemp("proxy"))
     state.create()
     install_proxy(state, print)

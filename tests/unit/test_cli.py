@@ -13,6 +13,8 @@ from click.testing import CliRunner, Result
 from nimbus_hub.cli.command import EXIT_CODES, exit_code
 from nimbus_hub.cli.main import nimbus
 from nimbus_hub.cli.output import moment_text
+from nimbus_hub.client.run_options import run_parameters
+from nimbus_hub.client.snapshot import BUILT_IN_PATTERNS
 from nimbus_hub.errors import error_classes
 from tests.unit import fake_service as fake
 from tests.unit.fake_service import FakeService
@@ -330,3 +332,30 @@ def test_tensorboard_of_a_job_without_one_is_told(call: Call, service: FakeServi
 def test_a_moment_names_its_day_only_if_it_is_another(now: datetime, text: str) -> None:
     moment = datetime(2025, 3, 1, 10, 30, tzinfo=UTC)
     assert re.fullmatch(text, moment_text(moment, now))
+
+
+def test_a_job_that_waits_says_why(call: Call, runs: FakeService) -> None:
+    def submit(request: httpx.Request) -> httpx.Response:
+        if "dry_run" in request.url.params:
+            waiting = fake.plan(slots=[], would_wait=True, reason="waiting for 4 GPUs")
+            return httpx.Response(200, json=waiting)
+        return httpx.Response(201, json=fake.job(state="queued", reason=""))
+
+    runs.on("POST", "/api/v1/jobs", submit)
+    assert "queued: waiting for 4 GPUs\n" in call("run", "train.py").stderr
+
+
+DOCUMENT = Path(__file__).parents[2] / "docs" / "cli.md"
+
+
+def test_the_document_has_every_option_and_exit_code() -> None:
+    text = DOCUMENT.read_text()
+    options = [opt for parameter in run_parameters() for opt in parameter.opts if opt[0] == "-"]
+    assert [option for option in options if f"`{option}" not in text] == []
+    assert [name for name in BUILT_IN_PATTERNS if name.strip("/").lstrip("*") not in text] == [
+        ".mypy_cache",
+        ".pytest_cache",
+        ".ruff_cache",
+    ]
+    for code in {*EXIT_CODES.values(), 0, 1, 3, 130}:
+        assert f"\n| {code} |" in text

@@ -2,8 +2,9 @@
 
 from dataclasses import replace
 
-from nimbus_hub.client.resources import Environment, Gpu, GpuCount, Host, Options, Size
 from nimbus_spawner.form import render_form, unavailable_form
+
+from nimbus_hub.client.resources import Environment, Gpu, GpuCount, Host, Options, Size
 
 G = 2**30
 OPTIONS = Options(

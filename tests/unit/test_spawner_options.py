@@ -1,8 +1,9 @@
 """What a user may choose for a session, and the sentence for what they may not."""
 
 import pytest
-from nimbus_hub.errors import InvalidRequest
 from nimbus_spawner.options import SessionOptions, options_from_form
+
+from nimbus_hub.errors import InvalidRequest
 
 
 @pytest.mark.parametrize(

@@ -1,18 +1,19 @@
 """Pure parts of the spawner: the request, the environment, who may be served, what is said."""
 
-import getpass
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from nimbus_hub.client.requests import GroupRequest
-from nimbus_hub.client.resources import Environment, Lease, Options, Size, Slot
-from nimbus_hub.errors import InvalidRequest
 from nimbus_spawner.ended import ended_notice, how_it_ended
 from nimbus_spawner.grant import lease_env, session_request
 from nimbus_spawner.local import refusal
 from nimbus_spawner.options import SessionOptions
 from nimbus_spawner.progress import ProgressLog, waiting_message
+
+from nimbus_hub.client.requests import GroupRequest
+from nimbus_hub.client.resources import Environment, Lease, Options, Size, Slot
+from nimbus_hub.errors import InvalidRequest
+from nimbus_hub.up.account import own_name
 
 NOON = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
 OPTIONS = Options(
@@ -106,7 +107,7 @@ def test_a_session_sees_the_gpus_it_was_granted():
     [
         ("ada", False, ""),
         ("bob", False, "this hub runs as 'Ada' and can start sessions of that account only"),
-        (getpass.getuser(), True, ""),
+        (own_name(), True, ""),
         ("no-such-account", True, "there is no system account 'no-such-account'"),
     ],
 )

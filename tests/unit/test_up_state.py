@@ -5,6 +5,7 @@ import stat
 from dataclasses import replace
 
 import pytest
+
 from nimbus_hub.errors import Unavailable
 from nimbus_hub.up import node
 from nimbus_hub.up.login import OwnerAuthenticator

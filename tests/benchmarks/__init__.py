@@ -1,0 +1,1 @@
+"""Benchmarks: sessions and jobs of Nimbus beside the stock ones, in the same run."""

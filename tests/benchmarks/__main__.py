@@ -1,0 +1,106 @@
+"""`python -m tests.benchmarks`: measures, prints a table, exits with 1 if a goal is missed."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import platform
+import secrets
+import signal
+import tempfile
+from contextlib import AsyncExitStack
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import click
+import psutil
+
+from nimbus_hub.up.state import State
+from tests.benchmarks.figures import Comparison, Series, as_json, as_table
+from tests.benchmarks.hubs import nimbus_hub, stock_hub
+from tests.benchmarks.jobs import compare_jobs
+from tests.benchmarks.sessions import compare_sessions
+
+_LIMIT_SECONDS = 240.0
+"""Then measuring is given up; ending what was started takes a minute more at most."""
+
+Figures = tuple[list[Comparison], list[Series]]
+
+
+def say(text: str) -> None:
+    """Tell how far it is."""
+    click.echo(text, err=True)
+
+
+async def measure(rounds: int, parts: frozenset[str]) -> Figures:
+    """Start what is needed, measure it, and end it."""
+    task = asyncio.current_task()
+    assert task is not None
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    with tempfile.TemporaryDirectory(prefix="nimbus-bench-") as name:
+        async with asyncio.timeout(_LIMIT_SECONDS):
+            return await _measure(Path(name), rounds, parts)
+
+
+async def _measure(directory: Path, rounds: int, parts: frozenset[str]) -> Figures:
+    comparisons: list[Comparison] = []
+    notes: list[Series] = []
+    for name in ("nimbus", "stock"):
+        (directory / name).mkdir()
+    token = secrets.token_hex(32)
+    say("starting a Nimbus hub ...")
+    async with nimbus_hub(directory / "nimbus", token) as hub:
+        if "sessions" in parts:
+            async with AsyncExitStack() as stack:
+                say("starting a stock JupyterHub ...")
+                proxy = State(directory / "nimbus" / "state")
+                other = await stack.enter_async_context(
+                    stock_hub(directory / "stock", token, proxy)
+                )
+                comparison, notes = await compare_sessions(hub, other, rounds, say)
+                comparisons.append(comparison)
+        if "jobs" in parts:
+            comparisons += await compare_jobs(hub, directory, rounds, say)
+        say("ending everything ...")
+    return comparisons, notes
+
+
+def machine() -> dict[str, Any]:
+    """Return what the figures were measured on."""
+    return {
+        "cores": os.cpu_count(),
+        "memory_gib": round(psutil.virtual_memory().total / 2**30),
+        "python": platform.python_version(),
+        "load": [round(value, 2) for value in os.getloadavg()],
+    }
+
+
+@click.command()
+@click.option("--rounds", default=5, show_default=True, type=click.IntRange(1, 20))
+@click.option(
+    "--only", type=click.Choice(["sessions", "jobs"]), help="Measure this part only; default: both."
+)
+@click.option(
+    "--json", "file", type=click.Path(path_type=Path, dir_okay=False), help="Write JSON here too."
+)
+def main(rounds: int, only: str | None, file: Path | None) -> None:
+    """Measure sessions and jobs of Nimbus beside the stock ones."""
+    parts = frozenset([only] if only else ["sessions", "jobs"])
+    about = {"date": datetime.now(UTC).isoformat(timespec="seconds"), "machine": machine()}
+    try:
+        comparisons, notes = asyncio.run(measure(rounds, parts))
+    except TimeoutError as error:
+        raise click.ClickException(f"not done after {_LIMIT_SECONDS:.0f} s") from error
+    except RuntimeError as error:
+        raise click.ClickException(str(error)) from error
+    if file:
+        file.write_text(json.dumps({**about, **as_json(comparisons, notes)}, indent=2) + "\n")
+    click.echo(as_table(comparisons, notes))
+    if not all(comparison.is_met for comparison in comparisons):
+        raise SystemExit(1)
+
+
+if __name__ == "__main__":
+    main()

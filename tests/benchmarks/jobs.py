@@ -1,0 +1,142 @@
+"""A 2-worker PyTorch script: `nimbus-run` beside bare `torchrun`, from exec to its lines."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import pwd
+import shutil
+import sys
+from asyncio.subprocess import DEVNULL, PIPE, Process
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter
+
+import httpx
+
+from tests.benchmarks.figures import Comparison, Series
+from tests.benchmarks.hubs import Hub, own_name
+
+__all__ = ["compare_jobs"]
+
+_GOAL = 1.3
+_WORKERS = "2"
+_RUN_SECONDS = 90.0
+_SCRIPT = Path(__file__).with_name("two_workers.py")
+_FIRST = "the first line"
+_GROUP = f"a group of {_WORKERS} stands"
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Seconds from exec until a line came, and until the command was over."""
+
+    first: float
+    group: float
+    end: float
+
+
+async def compare_jobs(
+    hub: Hub, directory: Path, rounds: int, say: Callable[[str], None]
+) -> list[Comparison]:
+    """Run the script both ways in turn; return the figures."""
+    work = directory / "work"
+    work.mkdir()
+    shutil.copy(_SCRIPT, work)
+    token = await _user_token(hub)
+    programs = Path(sys.executable).parent
+    # torchrun sets one thread for each worker unless told; both are told the same.
+    threads = {"OMP_NUM_THREADS": "1"}
+    service = {"NIMBUS_API_URL": f"{hub.url}/services/nimbus", "JUPYTERHUB_API_TOKEN": token}
+    submit = ["--framework", "pytorch", "--workers", _WORKERS, "--follow"]
+    own_env = [f"--env={name}={value}" for name, value in threads.items()]
+    ways: dict[str, tuple[Sequence[str], Mapping[str, str]]] = {
+        "nimbus-run": ([str(programs / "nimbus-run"), *submit, *own_env], service),
+        "torchrun": (
+            [str(programs / "torchrun"), "--standalone", "--nproc-per-node", _WORKERS],
+            threads,
+        ),
+    }
+    runs: dict[str, list[Run]] = {name: [] for name in ways}
+    try:
+        for number in range(rounds + 1):
+            for name, (command, env) in ways.items():
+                run = await _run([*command, _SCRIPT.name], work, env)
+                kind = f"{number} of {rounds}" if number else "warm-up"
+                say(f"job, {kind}, {name}: first line after {run.first:.2f} s")
+                if number:
+                    runs[name].append(run)
+    finally:
+        await _remove_jobs(service["NIMBUS_API_URL"], token)
+    return _comparisons(runs["nimbus-run"], runs["torchrun"])
+
+
+def _comparisons(ours: Sequence[Run], theirs: Sequence[Run]) -> list[Comparison]:
+    def compare(measure: str, read: Callable[[Run], float], goal: float | None) -> Comparison:
+        nimbus = Series("nimbus-run", tuple(map(read, ours)))
+        return Comparison(measure, nimbus, Series("torchrun", tuple(map(read, theirs))), goal)
+
+    return [
+        compare("First line of a 2-worker script, from exec", lambda run: run.first, _GOAL),
+        compare("Its process group stands, from exec", lambda run: run.group, None),
+        compare("Its command is over, from exec", lambda run: run.end, None),
+    ]
+
+
+async def _run(command: Sequence[str], work: Path, env: Mapping[str, str]) -> Run:
+    began = perf_counter()
+    process = await asyncio.create_subprocess_exec(
+        *command, cwd=work, env={**os.environ, **env}, stdin=DEVNULL, stdout=PIPE, stderr=PIPE
+    )
+    try:
+        async with asyncio.timeout(_RUN_SECONDS):
+            errors = asyncio.create_task(_read(process.stderr))
+            seen = await _times(process, began)
+            code = await process.wait()
+            seconds = perf_counter() - began
+            if code or len(seen) != 2:
+                raise RuntimeError(f"{command[0]} ended with {code}:\n{await errors}")
+    finally:
+        # torchrun ends its workers when it is told to, and only then.
+        if process.returncode is None:
+            process.terminate()
+            await process.wait()
+    return Run(seen[_FIRST], seen[_GROUP], seconds)
+
+
+async def _times(process: Process, began: float) -> dict[str, float]:
+    """Return when each of the two lines came first, of whichever worker."""
+    assert process.stdout is not None
+    seen: dict[str, float] = {}
+    async for line in process.stdout:
+        for text in (_FIRST, _GROUP):
+            if text in line.decode():
+                seen.setdefault(text, perf_counter() - began)
+    return seen
+
+
+async def _read(stream: asyncio.StreamReader | None) -> str:
+    return (await stream.read()).decode(errors="replace") if stream else ""
+
+
+async def _user_token(hub: Hub) -> str:
+    """Return a token of the user, as a session or a person has one."""
+    async with hub.client() as client:
+        answer = await client.post(f"/users/{own_name()}/tokens", json={"expires_in": 3600})
+        answer.raise_for_status()
+        return str(answer.json()["token"])
+
+
+async def _remove_jobs(api_url: str, token: str) -> None:
+    """Remove what the jobs left in the user's home; the hub had no other jobs."""
+    headers = {"Authorization": f"token {token}"}
+    async with httpx.AsyncClient(headers=headers, trust_env=False, timeout=30) as client:
+        answer = await client.get(f"{api_url}/api/v1/jobs", params={"state": "all", "limit": 1000})
+        answer.raise_for_status()
+    jobs = Path(pwd.getpwuid(os.geteuid()).pw_dir) / "nimbus"
+    for job in answer.json()["items"]:
+        await asyncio.to_thread(shutil.rmtree, jobs / job["id"], ignore_errors=True)
+    with suppress(OSError):
+        jobs.rmdir()  # only if nothing else is in it

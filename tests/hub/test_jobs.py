@@ -1,0 +1,219 @@
+"""Jobs through a real hub, from the command line a user has; killed at the worst moments."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from nimbus_hub.client import Client
+from nimbus_hub.up.processes import ProcessRecord
+
+from tests.hub.conftest import HubProcess, User, wait_for
+
+pytestmark = pytest.mark.hub
+
+COUNT = 40
+TICKING = f"""
+import os, pathlib, time
+rank = os.environ["NIMBUS_RANK"]
+with open(os.path.join(os.environ["NIMBUS_OUTPUT_DIR"], "started-" + rank), "a") as file:
+    file.write("once ")
+for tick in range({COUNT}):
+    print("rank", rank, "tick", tick, flush=True)
+    time.sleep(0.2)
+"""
+
+
+class Terminal:
+    """A user's terminal: the commands of a session, with the token of its user."""
+
+    def __init__(self, user: User, directory: Path) -> None:
+        token = user.api("POST", f"/users/{user.name}/tokens", json={"expires_in": 3600}).json()
+        url = f"{user.hub.url}/services/nimbus"
+        self.directory = directory
+        self.client = Client(url, token["token"])
+        self.env = {
+            **os.environ,
+            "NIMBUS_API_URL": url,
+            "JUPYTERHUB_API_TOKEN": token["token"],
+        }
+
+    def start(self, command: str, *arguments: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [str(Path(sys.executable).parent / command), *arguments],
+            cwd=self.directory,
+            env=self.env,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def run(self, command: str, *arguments: str) -> tuple[int, str, str]:
+        process = self.start(command, *arguments)
+        out, err = process.communicate(timeout=120)
+        return process.returncode, out, err
+
+    def job(self, job_id: str) -> Any:
+        code, out, err = self.run("nimbus", "ps", "-a", "--json")
+        assert code == 0, err
+        return next(job for job in json.loads(out)["jobs"] if job["id"] == job_id)
+
+
+@pytest.fixture
+def terminal(user: User, tmp_path: Path) -> Iterator[Terminal]:
+    terminal = Terminal(user, tmp_path)
+    yield terminal
+    for job in terminal.client.jobs(state="all"):
+        if not job.is_ended:
+            terminal.client.stop(job.id)
+            wait_for(lambda job=job: terminal.client.job(job.id).is_ended, 30, "job stopped")
+        if job.output_dir is not None:
+            shutil.rmtree(Path(job.output_dir).parent, ignore_errors=True)
+    terminal.client.close()
+
+
+def submitted(terminal: Terminal, *options: str) -> str:
+    (terminal.directory / "ticking.py").write_text(TICKING)
+    code, out, err = terminal.run("nimbus-run", "--detach", "--json", *options, "ticking.py")
+    assert code == 0, err
+    return str(json.loads(out)["id"])
+
+
+def started(terminal: Terminal, job_id: str) -> None:
+    """Wait until every replica is in the middle of its work."""
+    wait_for(
+        lambda: (
+            all("tick 3" in log.text for log in terminal.client.logs(job_id))
+            and len(terminal.client.logs(job_id)) == 2
+        ),
+        30,
+        "job in the middle",
+    )
+
+
+def ended_as_if_nothing_had_happened(terminal: Terminal, job_id: str) -> None:
+    job = wait_for(lambda: (seen := terminal.client.job(job_id)).is_ended and seen, 60, "job over")
+    assert (job.state, job.reason, job.attempt) == ("succeeded", "", 1)
+    for log in terminal.client.logs(job_id):
+        rank = log.replica.rpartition("-")[2]
+        assert log.text == "".join(f"rank {rank} tick {tick}\n" for tick in range(COUNT))
+    for rank in range(2):
+        assert (Path(job.output_dir) / f"started-{rank}").read_text() == "once "
+    assert terminal.client.lease(job.lease_id).reason == "job succeeded"
+
+
+def test_a_job_prints_in_the_terminal_and_ends_with_its_exit_code(terminal: Terminal) -> None:
+    (terminal.directory / "hello.py").write_text(
+        "import os, sys\nprint('hello', os.environ['NIMBUS_RANK'])\nsys.exit(int(sys.argv[1]))\n"
+    )
+    code, out, _ = terminal.run("nimbus-run", "--follow", "hello.py", "0")
+    assert (code, out) == (0, "hello 0\n")
+    code, out, err = terminal.run("nimbus-run", "--follow", "hello.py", "3")
+    assert (code, out) == (1, "hello 0\n")
+    assert "worker-0 on local exited with code 3" in err
+
+
+def test_a_killed_service_loses_nothing_of_a_running_job(
+    hub: HubProcess, terminal: Terminal
+) -> None:
+    job_id = submitted(terminal, "--workers", "2")
+    following = terminal.start("nimbus", "logs", "-f", job_id)
+    started(terminal, job_id)
+    service = ProcessRecord.read(hub.state.service_record)
+    assert service is not None
+    service.send(signal.SIGKILL)
+    out, err = following.communicate(timeout=120)
+    assert following.returncode == 0, err
+    for rank in range(2):
+        mine = [line for line in out.splitlines() if f"rank {rank} tick" in line]
+        assert [int(line.split()[-1]) for line in mine] == list(range(COUNT))
+    ended_as_if_nothing_had_happened(terminal, job_id)
+
+
+def test_a_killed_hub_loses_nothing_of_a_running_job(hub: HubProcess, terminal: Terminal) -> None:
+    job_id = submitted(terminal, "--workers", "2")
+    started(terminal, job_id)
+    hub.kill()
+    hub.start()
+    ended_as_if_nothing_had_happened(terminal, job_id)
+
+
+def test_a_job_that_ended_while_nobody_looked_is_known_after(
+    hub: HubProcess, terminal: Terminal
+) -> None:
+    job_id = submitted(terminal, "--workers", "2")
+    started(terminal, job_id)
+    outputs = Path(terminal.client.job(job_id).output_dir or "")
+    hub.interrupt()
+    logs = [hub.state.directory / "replicas" / f"{job_id}.1.worker-{n}" for n in range(2)]
+    wait_for(
+        lambda: all("exited" in (log / "status.json").read_text() for log in logs), 60, "exits"
+    )
+    assert outputs.is_dir()
+    hub.start()
+    ended_as_if_nothing_had_happened(terminal, job_id)
+
+
+def test_a_session_whose_lease_ran_out_while_the_hub_was_dead_is_reclaimed(
+    hub: HubProcess, user: User
+) -> None:
+    user.start(duration="8s")
+    record = ProcessRecord.read(next(hub.state.sessions.glob("*.json")))
+    assert record is not None
+    hub.kill()
+    wait_for(lambda: True, 1, "nothing")
+    hub.start()
+    wait_for(lambda: not record.is_alive, 60, "server reclaimed")
+    wait_for(lambda: not user.leases("live"), 30, "lease over")
+    (lease, *_) = user.leases()
+    assert lease["state"] == "expired"
+    assert "ran out" in lease["reason"]
+
+
+def test_one_dead_worker_ends_the_gang_and_is_named(terminal: Terminal) -> None:
+    (terminal.directory / "dies.py").write_text(
+        "import os, sys, time\n"
+        "if os.environ['NIMBUS_RANK'] == '1':\n    sys.exit('out of luck')\n"
+        "time.sleep(600)\n"
+    )
+    code, _, err = terminal.run("nimbus-run", "--follow", "--workers", "2", "dies.py")
+    assert code == 1
+    assert "worker-1 on local exited with code 1; the others were stopped" in err
+    assert "out of luck" in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--wrokers", "2", "ticking.py"], "--workers"),
+        (["absent.py"], "absent.py"),
+        (["--workers", "0", "ticking.py"], "workers must be at least 1, got 0"),
+        (["--memory", "lots", "ticking.py"], "memory must be a size like 4G or 512M, got 'lots'"),
+        (["--gpus", "64", "ticking.py"], "64"),
+        (["--framework", "torch", "ticking.py"], "pytorch"),
+    ],
+)
+def test_bad_input_is_one_sentence_and_changes_nothing(
+    terminal: Terminal, arguments: list[str], sentence: str
+) -> None:
+    (terminal.directory / "ticking.py").write_text("print(1)\n")
+    before = len(terminal.client.jobs(state="all"))
+    code, out, err = terminal.run("nimbus-run", *arguments)
+    assert (code, out) == (2, "")
+    assert sentence in err
+    assert "Traceback" not in err
+    assert len(terminal.client.jobs(state="all")) == before
+
+
+def test_anothers_job_id_is_no_job(terminal: Terminal) -> None:
+    code, _, err = terminal.run("nimbus", "logs", "j-abcdefgh")
+    assert code == 4
+    assert "there is no job j-abcdefgh" in err

@@ -11,7 +11,7 @@ from nimbus_hub.api.schemas import Response
 
 __all__ = ["PING_SECONDS", "EventStreamHandler"]
 
-PING_SECONDS = 15.0
+PING_SECONDS = 4.0
 
 
 class EventStreamHandler(ApiHandler):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter as Tally
 from collections.abc import Iterable, Sequence
+from datetime import datetime
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
@@ -41,8 +42,13 @@ class Metrics:
             registry=self.registry,
         )
 
-    def observe(self, hosts: Sequence[Host], leases: Sequence[Lease], jobs: Iterable[Job]) -> None:
+    def observe(
+        self, hosts: Sequence[Host], leases: Sequence[Lease], jobs: Iterable[Job], now: datetime
+    ) -> None:
         """Set the gauges to how things stand."""
+        waiting = [lease.created_at for lease in leases if lease.state is LeaseState.QUEUED]
+        oldest = min(waiting, default=now)
+        self.queue_age_seconds.set((now - oldest).total_seconds())
         states = Tally(lease.public_state for lease in leases)
         for state in LeaseState:
             if not state.is_end:

@@ -95,7 +95,7 @@ class Reconciler:
         for lease in live.leases:
             if lease.kind is LeaseKind.SESSION and lease.target is not None:
                 self._take(lease.id, self._reaper.end_session(lease), now)
-        self._metrics.observe(self._inventory.hosts, live.leases, live.jobs)
+        self._metrics.observe(self._inventory.hosts, live.leases, live.jobs, now)
         return self._next_look(live.leases, live.jobs, now)
 
     async def settle(self) -> None:

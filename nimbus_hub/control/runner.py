@@ -15,9 +15,11 @@ from nimbus_hub.control.inventory import Inventory
 from nimbus_hub.control.records import Records
 from nimbus_hub.control.settings import Settings
 from nimbus_hub.control.specs import attempt_replicas, replica_spec
-from nimbus_hub.errors import Unavailable
-from nimbus_hub.masters.base import Master, Outcome
+from nimbus_hub.errors import InvalidRequest, NimbusError, Unavailable
+from nimbus_hub.executors.base import Executor
+from nimbus_hub.masters.base import Master, Outcome, Verdict
 from nimbus_hub.masters.registry import master
+from nimbus_hub.masters.script import ScriptMaster
 from nimbus_hub.model.job import Job, JobState
 from nimbus_hub.model.lease import Lease, LeaseState
 from nimbus_hub.model.quantities import format_duration
@@ -41,6 +43,9 @@ class Runner:
 
     async def step(self, job: Job) -> None:
         """Take a job one step further; raise Conflict if it was written meanwhile."""
+        job = await self._records.job(job.id)
+        if job.state.is_end:
+            return
         lease = await self._records.lease(job.lease_id)
         if job.target is None and (lease.target is not None or lease.state.is_end):
             (job,) = await self._records.save(job.stopping(lease.reason))
@@ -51,9 +56,20 @@ class Runner:
             if lease.state is not LeaseState.GRANTED:
                 return
             job, lease = await self._begin(job, lease)
+        try:
+            gang = _master(job)
+        except NimbusError as error:
+            await self._give_up(job, error.message)
+            return
         replicas = await self._records.replicas(job.id, job.attempt)
-        job, replicas = await self._observe(job, lease, replicas)
-        await self._decide(job, lease, replicas)
+        job, replicas = await self._observe(job, lease, replicas, gang)
+        try:
+            verdict = gang.judge(replicas)
+        except Exception as error:
+            log.exception("job %s cannot be judged", job.id)
+            await self._give_up(job, _failed_in(job, error))
+            return
+        await self._decide(job, lease, replicas, verdict)
 
     async def _begin(self, job: Job, lease: Lease) -> tuple[Job, Lease]:
         now = self._records.clock.now()
@@ -65,12 +81,14 @@ class Runner:
         return saved
 
     async def _observe(
-        self, job: Job, lease: Lease, replicas: Sequence[Replica]
+        self, job: Job, lease: Lease, replicas: Sequence[Replica], gang: Master
     ) -> tuple[Job, tuple[Replica, ...]]:
         """Start what is not started, and record what the executors tell."""
-        gang = master(job.launch.framework)
         seen = await asyncio.gather(*(self._see(job, lease, replica, gang) for replica in replicas))
         changed = [after for before, after in zip(replicas, seen, strict=True) if after != before]
+        # The executors may have taken long, and jobs tell their progress meanwhile: without
+        # another look one that reports often would never get past its Conflicts.
+        job = await self._records.job(job.id)
         if changed:
             (saved, *_) = await self._records.save(job, *changed)
             job = saved if isinstance(saved, Job) else job
@@ -81,18 +99,57 @@ class Runner:
     async def _see(self, job: Job, lease: Lease, replica: Replica, gang: Master) -> Replica:
         if replica.state.is_end:
             return replica
+        if self._inventory.has_left(replica.host):
+            await self._abandon(replica)
+            reason = f"host {replica.host} is not in the inventory any more"
+            return self._gone(replica, ReplicaState.LOST, reason)
         try:
             executor = self._inventory.executor(replica.host)
-            if replica.state is ReplicaState.CREATED and job.target is None:
-                spec = replica_spec(job, lease, replica, gang, self._settings)
-                await executor.start(spec)
-            return _updated(replica, await executor.poll(replica.id))
+            return await self._ask(executor, job, lease, replica, gang)
         except Unavailable as error:
             log.warning("replica %s: %s", replica.id, error)
             return replica
+        except NimbusError as error:
+            # Refused: asking again would not help.
+            return self._gone(replica, ReplicaState.EXITED, error.message)
 
-    async def _decide(self, job: Job, lease: Lease, replicas: Sequence[Replica]) -> None:
-        verdict = master(job.launch.framework).judge(replicas)
+    async def _ask(
+        self, executor: Executor, job: Job, lease: Lease, replica: Replica, gang: Master
+    ) -> Replica:
+        """Return the replica as its executor tells; start it if that was not done."""
+        is_new = replica.state is ReplicaState.CREATED
+        if not is_new or job.target is not None:
+            status = await executor.poll(replica.id)
+            if status.state is not ReplicaState.CREATED:
+                return _updated(replica, status)
+            if replica.state is ReplicaState.RUNNING:
+                reason = "its host knows nothing of it any more"
+                return self._gone(replica, ReplicaState.LOST, reason)
+            if job.target is not None:
+                return replica
+            # Asked to start by a service that was killed before the executor had done it.
+        try:
+            spec = replica_spec(job, lease, replica, gang, self._settings)
+        except Exception as error:
+            log.exception("replica %s cannot be specified", replica.id)
+            raise InvalidRequest(_failed_in(job, error)) from error
+        await executor.start(spec)
+        return _updated(replica, await executor.poll(replica.id))
+
+    async def _abandon(self, replica: Replica) -> None:
+        """Ask everybody to stop a replica of whose host nobody knows any more."""
+        for executor in self._inventory.executors:
+            try:
+                await executor.stop(replica.id, self._settings.stop_grace.total_seconds())
+            except NimbusError as error:
+                log.warning("replica %s may go on: %s", replica.id, error)
+
+    def _gone(self, replica: Replica, state: ReplicaState, reason: str) -> Replica:
+        return replace(replica, state=state, reason=reason, ended_at=self._records.clock.now())
+
+    async def _decide(
+        self, job: Job, lease: Lease, replicas: Sequence[Replica], verdict: Verdict
+    ) -> None:
         if job.target is None and verdict.outcome is Outcome.RUNNING:
             await self._note_running(job, replicas)
             return
@@ -124,8 +181,12 @@ class Runner:
             log.info("job %s running", job.id)
         elif job.started_at and self._records.clock.now() >= job.started_at + self._settings.start:
             late = format_duration(self._settings.start)
-            reason = f"{', '.join(missing)} did not start within {late}"
-            await self._records.save(replace(job, target=JobState.FAILED, reason=reason))
+            await self._give_up(job, f"{', '.join(missing)} did not start within {late}")
+
+    async def _give_up(self, job: Job, reason: str) -> None:
+        """Record that a job shall end as failed, whatever attempts are left."""
+        await self._records.save(replace(job, target=JobState.FAILED, reason=reason))
+        log.info("job %s is given up: %s", job.id, reason)
 
     async def _stop(self, replica: Replica) -> None:
         try:
@@ -167,12 +228,24 @@ class Runner:
 
     async def _last_lines(self, replica: Replica) -> list[str]:
         try:
-            executor = self._inventory.executor(replica.host)
+            executor = self._inventory.keeper(replica.host)
             chunk = await executor.read_output(replica.id, -_TAIL_BYTES, _TAIL_BYTES)
         except Unavailable:
             return []
         text = chunk.data.decode(errors="replace")
         return [line for line in text.splitlines() if line.strip()][-_LAST_LINES:]
+
+
+def _master(job: Job) -> Master:
+    """Return the job's master; to end one that is stopping takes none, however broken."""
+    return ScriptMaster() if job.target is not None else master(job.launch.framework)
+
+
+def _failed_in(job: Job, error: Exception) -> str:
+    """Say what a master raised: it may be a plug-in, which fails in any way it likes."""
+    if isinstance(error, NimbusError):
+        return error.message
+    return f"framework {job.launch.framework!r} failed with {type(error).__name__}: {error}"
 
 
 def _updated(replica: Replica, status: ReplicaStatus) -> Replica:
@@ -194,6 +267,8 @@ def _how(replica: Replica) -> str:
     """Say how a replica ended."""
     if replica.state is ReplicaState.LOST:
         return f"was lost: {replica.reason}"
-    code = replica.exit_code or 0
+    if replica.exit_code is None:
+        return f"did not run: {replica.reason}" if replica.reason else "did not run"
+    code = replica.exit_code
     ended = f"was ended by signal {-code}" if code < 0 else f"exited with code {code}"
     return f"{ended} ({replica.reason})" if replica.reason else ended

@@ -10,7 +10,7 @@ from nimbus_hub.model.job import Job
 from nimbus_hub.model.lease import Lease
 from nimbus_hub.model.replica import Replica, ReplicaSpec
 
-__all__ = ["attempt_replicas", "replica_spec"]
+__all__ = ["attempt_replicas", "job_id_of", "replica_spec"]
 
 
 def attempt_replicas(job: Job, lease: Lease) -> tuple[Replica, ...]:
@@ -27,6 +27,11 @@ def attempt_replicas(job: Job, lease: Lease) -> tuple[Replica, ...]:
         )
         for rank, slot in enumerate(lease.slots)
     )
+
+
+def job_id_of(replica_id: str) -> str:
+    """Return the id of the job that a replica is of."""
+    return replica_id.partition(".")[0]
 
 
 def replica_spec(

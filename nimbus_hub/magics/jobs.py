@@ -10,7 +10,7 @@ from nimbus_hub.client import resources
 from nimbus_hub.errors import InvalidRequest
 from nimbus_hub.magics.follow import follow, prefixed
 from nimbus_hub.magics.job import Job
-from nimbus_hub.magics.render import headline
+from nimbus_hub.magics.render import first_line, headline
 from nimbus_hub.magics.session import Call
 from nimbus_hub.magics.table import table
 
@@ -86,5 +86,5 @@ def _row(job: resources.Job) -> tuple[object, ...]:
         moment.astimezone().strftime("%Y-%m-%d %H:%M:%S") if moment else None
         for moment in (job.created_at, job.ended_at)
     )
-    replicas = len(job.replicas)
-    return (job.id, job.name, job.state, job.reason, job.framework, replicas, created, ended)
+    replicas, reason = len(job.replicas), first_line(job.reason)
+    return (job.id, job.name, job.state, reason, job.framework, replicas, created, ended)

@@ -19,6 +19,7 @@ __all__ = [
     "as_html",
     "as_text",
     "failed_first",
+    "first_line",
     "headline",
     "log_html",
     "plan_text",
@@ -50,7 +51,16 @@ def title(job: Job) -> str:
 def headline(job: Job) -> str:
     """Return a line that ends with a period: what it is, its state, how long, why."""
     words = ", ".join([f"Job {title(job)}: {job.state}", *_facts(job), *_progress(job)])
-    return f"{words}. {job.reason.rstrip('.')}." if job.reason else f"{words}."
+    reason = first_line(job.reason)
+    return f"{words}. {reason.rstrip('.')}." if reason else f"{words}."
+
+
+def first_line(reason: str) -> str:
+    """Return a reason without the output it may quote: that is shown as output."""
+    line, _, quoted = reason.strip().partition("\n")
+    if quoted and line.endswith(":"):
+        return line.rpartition(". ")[0]
+    return line
 
 
 def failed_first(job: Job) -> tuple[Replica, ...]:
@@ -109,7 +119,7 @@ def summary_html(job: Job, trouble: str = "") -> str:
         f"<b>{escape(title(job))}</b> {escape(facts)}"
     ]
     if job.reason:
-        parts.append(escape(job.reason))
+        parts.append(escape(first_line(job.reason)))
     if job.progress is not None:
         percent = f"{job.progress:.0%}"
         parts.append(
@@ -126,7 +136,7 @@ def log_html(text: str) -> str:
     """Return program output as HTML; terminal colours are left out."""
     shown = escape(_TERMINAL_CODES.sub("", text).rstrip("\n"))
     return (
-        '<pre style="margin:0;padding:4px;line-height:1.3;white-space:pre-wrap;'
+        '<pre style="flex:none;margin:0;padding:4px;line-height:1.3;white-space:pre-wrap;'
         f'overflow-wrap:anywhere">{shown}</pre>'
     )
 

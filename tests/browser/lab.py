@@ -73,9 +73,9 @@ class Lab:
             assert deadline > 0, "the kernel did not answer"
             self.page.wait_for_timeout(50)
             deadline -= 50
-        expect(self.page.locator(".jp-NotebookPanel .jp-Notebook-ExecutionIndicator")).to_have_attribute(
-            "data-status", "idle", timeout=SLOW_MILLISECONDS
-        )
+        expect(
+            self.page.locator(".jp-NotebookPanel .jp-Notebook-ExecutionIndicator")
+        ).to_have_attribute("data-status", "idle", timeout=SLOW_MILLISECONDS)
 
     def _watch(self, socket: WebSocket) -> None:
         if "/channels" in socket.url:

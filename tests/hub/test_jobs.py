@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -119,6 +120,17 @@ def test_a_job_prints_in_the_terminal_and_ends_with_its_exit_code(terminal: Term
     code, out, err = terminal.run("nimbus-run", "--follow", "hello.py", "3")
     assert (code, out) == (1, "hello 0\n")
     assert "worker-0 on local exited with code 3" in err
+
+
+def test_the_readme_cell_trains_on_two_processes(terminal: Terminal) -> None:
+    readme = (Path(__file__).parents[2] / "README.md").read_text()
+    (cell,) = re.findall(r"```python\n%%nimbus_run (.*?)\n(.*?)```", readme, re.DOTALL)
+    (terminal.directory / "cell.py").write_text(cell[1])
+    code, out, err = terminal.run("nimbus-run", "--follow", *cell[0].split(), "cell.py")
+    assert code == 0, err
+    losses = [float(found) for found in re.findall(r"rank \d: loss (\d\.\d+)", out)]
+    assert len(losses) == 2
+    assert max(losses) < 0.3
 
 
 def test_a_killed_service_loses_nothing_of_a_running_job(

@@ -130,9 +130,7 @@ def test_giving_back_the_lease_of_a_job_stops_the_job(ada: Client) -> None:
     assert ada.lease(job.lease_id).state == "released"
 
 
-def test_a_job_survives_the_service(
-    service: Service, executor: FakeExecutor, ada: Client
-) -> None:
+def test_a_job_survives_the_service(service: Service, executor: FakeExecutor, ada: Client) -> None:
     job = running(ada)
     service.stop()
     executor.exit(job.replicas[0].id, 0)
@@ -243,9 +241,7 @@ def test_a_directory_is_uploaded_once(ada: Client, service: Service, tmp_path: P
         bob.submit(JobRequest(argv=("python", "train.py"), snapshot=first))
 
 
-def test_a_directory_over_the_limit_names_its_largest_files(
-    ada: Client, tmp_path: Path
-) -> None:
+def test_a_directory_over_the_limit_names_its_largest_files(ada: Client, tmp_path: Path) -> None:
     work = tmp_path / "project"
     work.mkdir()
     (work / "weights.bin").write_bytes(bytes(11 * 2**20))

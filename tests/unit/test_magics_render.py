@@ -67,6 +67,15 @@ def test_the_headline_says_state_and_reason(job: Job, line: str) -> None:
     assert headline(job) == line
 
 
+def test_output_that_a_reason_quotes_is_shown_as_output_only() -> None:
+    reason = "worker-1 exited with code 3. Its last lines:\n  Traceback\n  KeyError: 'x'"
+    quoting = replace(FAILED, reason=reason)
+    assert headline(quoting) == headline(FAILED)
+    assert as_html(quoting, Tails()) == as_html(
+        replace(FAILED, reason="worker-1 exited with code 3"), Tails()
+    )
+
+
 def test_text_shows_the_table_and_what_failed_first_first() -> None:
     tails = tails_of(
         piece("worker-0", "step 1\nstep 2\n"), piece("worker-1", "\x1b[31mKeyError: 'x'\x1b[0m\n")
@@ -108,7 +117,7 @@ def test_html_is_whole_without_a_kernel() -> None:
         f"{cell}running</td>{cell}</td></tr></tbody></table>"
         '<details style="margin:4px 0" open><summary>worker-0: running</summary>'
         '<div style="max-height:20em;overflow:auto;display:flex;flex-direction:column-reverse">'
-        '<pre style="margin:0;padding:4px;line-height:1.3;white-space:pre-wrap;'
+        '<pre style="flex:none;margin:0;padding:4px;line-height:1.3;white-space:pre-wrap;'
         'overflow-wrap:anywhere">loss 0.5</pre></div>'
         "</details>"
     )

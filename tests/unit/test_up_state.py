@@ -105,7 +105,9 @@ def test_a_pid_file_that_names_another_program_is_forgotten(state):
 def test_node_is_found_on_path_or_in_the_wheel(tmp_path, monkeypatch):
     for name in ("node", "npm"):
         (tmp_path / name).touch(mode=0o755)
-    assert node.find_node(str(tmp_path)) == node.Node(tmp_path / "node", tmp_path / "npm")
+    assert node.find_node(str(tmp_path)) == node.Node(tmp_path / "node", (str(tmp_path / "npm"),))
+    wheel = node.find_node(str(tmp_path / "empty"))
+    assert wheel.npm[0] == str(wheel.node)
     monkeypatch.setattr(node, "WHEEL", "no_such_module")
     with pytest.raises(Unavailable, match=r"install node and npm, or the wheel"):
         node.find_node(str(tmp_path / "empty"))

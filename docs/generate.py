@@ -1,0 +1,247 @@
+"""Writes the pages that are made from the source: ``python docs/generate.py``.
+
+configuration.md has the settings and the cluster file, reference.md the scopes, operations,
+error codes and metrics. tests/unit/test_docs.py holds them against the source.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from nimbus_spawner.local import NimbusLocalSpawner
+from nimbus_spawner.spawner import NimbusSpawner
+from prometheus_client import Metric
+from traitlets.config import Configurable
+
+from nimbus_hub.api.handler import Operation, status_of
+from nimbus_hub.api.identity import Scope
+from nimbus_hub.api.routes import ROUTES
+from nimbus_hub.app import NimbusHub
+from nimbus_hub.control.metrics import Metrics
+from nimbus_hub.errors import NimbusError, error_classes
+from nimbus_hub.up.login import OwnerAuthenticator
+
+__all__ = ["CLUSTER_EXAMPLE", "CLUSTER_KEYS", "pages"]
+
+DOCS = Path(__file__).parent
+
+SETTINGS: dict[type[Configurable], str] = {
+    NimbusHub: "The service",
+    NimbusSpawner: "Sessions",
+    NimbusLocalSpawner: "Sessions on this machine",
+    OwnerAuthenticator: "Log-in of the embedded hub",
+}
+
+CLUSTER_EXAMPLE = """\
+hosts:
+  - name: gpu-1
+    cpus: 16
+    memory: 64G
+    gpus: {model: A100, count: 4, memory: 40G}
+    rack: r1
+  - name: cpu-1
+    cpus: 32
+    memory: 128G
+"""
+
+CLUSTER_KEYS = {
+    "name": ("", "what the host is called; must be given and differ from the others"),
+    "cpus": ("", "CPUs to lease, like `16` or `0.5`; must be given"),
+    "memory": ("", "memory to lease, like `64G`; must be given"),
+    "gpus": (
+        "none",
+        "`{model: A100, count: 4, memory: 40G}`, or a list of such groups; indices count "
+        "from 0 in this order",
+    ),
+    "address": ("127.0.0.1", "IPv4 address that its replicas are reached at"),
+    "datacenter": ("default", "a gang never spans two"),
+    "rack": ("default", "hosts of one rack are near to each other"),
+    "executor": ("local", "how replicas run there"),
+    "state": ("ready", "`ready`, `draining` (takes nothing new) or `down`"),
+    "first_port": ("20000", "first port that may be given to slots"),
+    "last_port": ("29999", "last port that may be given to slots"),
+    "labels": ("none", "names and values of your own, shown with the host"),
+}
+
+SCOPES = {
+    Scope.READ: "see one's own leases, jobs and logs, and what hosts there are",
+    Scope.USE: "hold leases and run jobs; includes reading",
+    Scope.ADMIN: "all of it for everybody; includes the others",
+}
+
+
+def pages() -> dict[str, str]:
+    """Return the generated pages by file name."""
+    return {"configuration.md": configuration(), "reference.md": reference()}
+
+
+def configuration() -> str:
+    """Return the page about settings."""
+    return "\n".join(
+        (
+            "# Configuration",
+            "",
+            "Settings are Python, in a file of your own that `nimbus-hub up --config my.py` loads",
+            "on top of the embedded hub's `jupyterhub_config.py`; hub and service read the same",
+            "file. Durations are written `90s`, `10m`, `2h`, `1d`, sizes `512M`, `4G`.",
+            "",
+            "```python",
+            'c.NimbusHub.default_length = "4h"',
+            'c.NimbusHub.cluster_file = "/etc/nimbus/cluster.yaml"',
+            'c.NimbusSpawner.patience = "30m"',
+            "```",
+            "",
+            "The service alone takes its settings as options too, which win over the file:",
+            "`nimbus-hub serve --NimbusHub.default_length=4h`. A wrong value is refused at the",
+            "start with the setting's name. All of JupyterHub's own settings remain",
+            "(`c.JupyterHub`, `c.Spawner`, `c.Authenticator`).",
+            *(line for cls, title in SETTINGS.items() for line in settings(cls, title)),
+            *cluster_file(),
+            "",
+        )
+    )
+
+
+def settings(cls: type[Configurable], title: str) -> Iterable[str]:
+    """Yield the section about a class's own settings."""
+    yield from ("", f"## {title}: `c.{cls.__name__}`", "")
+    traits = sorted(cls.class_own_traits(config=True).items())
+    rows = [(f"`{name}`", default_text(trait), sentence(trait.help)) for name, trait in traits]
+    yield from table(("Setting", "Default", "Meaning"), rows)
+
+
+def default_text(trait: Any) -> str:
+    """Return a setting's default as one would write it, and its lower bound."""
+    least = getattr(trait, "min", None)
+    bound = "" if least in (None, float("-inf")) else f", at least {least:g}"
+    value = trait.default()
+    return (f"`{value!r}`" if value not in ("", None) else "empty") + bound
+
+
+def sentence(text: str) -> str:
+    """Return a help text as a table's cell."""
+    return " ".join(text.split()).rstrip(".").replace("|", "\\|")
+
+
+def cluster_file() -> Iterable[str]:
+    """Yield the section about declared hosts."""
+    yield from (
+        "",
+        "## The cluster file",
+        "",
+        "`c.NimbusHub.cluster_file` names a YAML file that declares hosts. Without it this machine",
+        "is the only host, with what is found on it. A declared host is taken at its word. Unknown",
+        "keys are refused with the known ones.",
+        "",
+        "```yaml",
+        CLUSTER_EXAMPLE.rstrip(),
+        "```",
+        "",
+    )
+    rows = [
+        (f"`{key}`", f"`{default}`" if default else "", meaning)
+        for key, (default, meaning) in CLUSTER_KEYS.items()
+    ]
+    yield from table(("Key", "Default", "Meaning"), rows)
+
+
+def reference() -> str:
+    """Return the page about what programs meet."""
+    return "\n".join(
+        (
+            "# Reference",
+            "",
+            "The REST API is below `/services/nimbus` of the hub; [openapi.json](openapi.json)",
+            "describes it in full and is served at `/services/nimbus/openapi.json`. Send",
+            "`Authorization: token T` with a token of the hub (its page `/hub/token` makes one).",
+            *scopes(),
+            *operations(),
+            *errors(),
+            *metrics(),
+            "",
+        )
+    )
+
+
+def scopes() -> Iterable[str]:
+    """Yield the section about scopes."""
+    yield from ("", "## Scopes", "")
+    rows = [(f"`{scope.hub_scope}`", SCOPES[scope]) for scope in Scope]
+    yield from table(("Scope", "Allows to"), rows)
+    yield from (
+        "",
+        "Users hold the first two for what is their own (`!user`). What no scope allows is",
+        "refused; another user's object is not found. A job's replicas have a token",
+        "(`NIMBUS_TOKEN`) that reaches this job alone and ends with it.",
+    )
+
+
+def operations() -> Iterable[str]:
+    """Yield the section about paths and verbs."""
+    yield from ("", "## Operations", "")
+    rows = [
+        (f"`{verb.upper()} {path}`", operation.summary, needs(operation))
+        for path, handler in ROUTES.items()
+        for verb, operation in handler.operations.items()
+    ]
+    yield from table(("Operation", "Does", "Needs"), rows)
+
+
+def needs(operation: Operation) -> str:
+    """Return who may do it."""
+    if operation.scope is None:
+        return "nothing: open to all"
+    return f"{operation.scope}" + (", or the job's token" if operation.for_jobs else "")
+
+
+def errors() -> Iterable[str]:
+    """Yield the section about error codes."""
+    yield from (
+        "",
+        "## Errors",
+        "",
+        'An error is `{"code": ..., "message": ...}`: the code is stable, the message a sentence',
+        "for people. `nimbus_hub.client` raises the class of the code.",
+        "",
+    )
+    rows = [
+        (f"`{code}`", str(status_of(cls(""))), f"`{cls.__name__}`", sentence(cls.__doc__ or ""))
+        for code, cls in sorted(error_classes().items())
+        if cls is not NimbusError
+    ]
+    rows.append(("`error`", "500", "`NimbusError`", "The service failed; its log says why"))
+    yield from table(("Code", "Status", "Class", "When"), rows)
+
+
+def metrics() -> Iterable[str]:
+    """Yield the section about metrics."""
+    yield from (
+        "",
+        "## Metrics",
+        "",
+        "At `/services/nimbus/metrics`, for Prometheus:",
+        "",
+    )
+    rows = [
+        (f"`{exposed(family)}`", family.type, sentence(family.documentation))
+        for family in Metrics().registry.collect()
+    ]
+    yield from table(("Name", "Kind", "Meaning"), rows)
+
+
+def exposed(family: Metric) -> str:
+    """Return a metric's name as it is scraped."""
+    return f"{family.name}_total" if family.type == "counter" else family.name
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterable[str]:
+    """Yield a table."""
+    for row in (head, ["---"] * len(head), *rows):
+        yield f"| {' | '.join(row)} |"
+
+
+if __name__ == "__main__":
+    for file, text in pages().items():
+        (DOCS / file).write_text(text, encoding="utf-8")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 
@@ -12,7 +12,7 @@ from nimbus_hub.control.inventory import Inventory
 from nimbus_hub.control.records import Records
 from nimbus_hub.control.settings import Settings
 from nimbus_hub.control.tokens import new_id
-from nimbus_hub.errors import Conflict, Ended, InvalidRequest, NotFound
+from nimbus_hub.errors import Conflict, Ended, Impossible, InvalidRequest, NotFound, Unavailable
 from nimbus_hub.model.lease import Lease, LeaseKind, LeaseState
 from nimbus_hub.model.policy import LeasePolicy
 from nimbus_hub.model.slot import SlotGroup
@@ -67,7 +67,7 @@ class Leases:
             reason="waiting for the scheduler",
             wait_until=None if wait is None else now + wait,
         )
-        refuse(lease.groups, self._inventory.hosts)
+        self._refuse_impossible(lease)
         return lease
 
     async def request(self, lease: Lease) -> Lease:
@@ -87,13 +87,10 @@ class Leases:
         return lease
 
     async def activate(self, lease_id: str) -> Lease:
-        """Record that what holds the lease is ready; its time counts from now."""
-        lease = await self._records.lease(lease_id)
-        if lease.state is LeaseState.ACTIVE:
-            return lease
-        self._refuse_ended(lease)
-        (lease,) = await self._records.save(lease.activated(self._records.clock.now()))
-        log.info("lease %s active until %s", lease.id, lease.expires_at)
+        """Record that the session that holds the lease is ready; its time counts from now."""
+        before, lease = await self._change(lease_id, self._activated)
+        if lease is not before:
+            log.info("lease %s active until %s", lease.id, lease.expires_at)
         return lease
 
     async def renew(self, lease_id: str, length: timedelta | None = None) -> Lease:
@@ -102,60 +99,37 @@ class Leases:
         A renewal that would not move the end by a second changes nothing and succeeds, so
         that two tabs that renew at once count as one.
         """
-        while True:
-            lease = await self._records.lease(lease_id)
-            renewed = self._renewed(lease, length)
-            if renewed is lease:
-                return lease
-            try:
-                (saved,) = await self._records.save(renewed)
-            except Conflict:
-                continue
-            log.info("lease %s renewed until %s", saved.id, saved.expires_at)
-            return saved
+        before, lease = await self._change(lease_id, lambda lease: self._renewed(lease, length))
+        if lease is not before:
+            log.info("lease %s renewed until %s", lease.id, lease.expires_at)
+        return lease
 
     async def release(self, lease_id: str, reason: str) -> Lease:
         """Ask for the end of a lease; what holds it is stopped first."""
         return await self.end(lease_id, LeaseState.RELEASED, reason)
 
     async def stopped(self, lease_id: str, reason: str) -> Lease:
-        """Record that what held a lease is gone: its slots are free at once."""
-        while True:
-            lease = await self._records.lease(lease_id)
-            if lease.state.is_end:
-                return lease
-            state = LeaseState.RELEASED if lease.state.is_holding else LeaseState.CANCELLED
-            try:
-                (lease,) = await self._records.save(
-                    lease.ended(state, reason, self._records.clock.now())
-                )
-            except Conflict:
-                continue
+        """Record that the session that held a lease is gone: its slots are free at once.
+
+        Raises Conflict for the lease of a job, whose slots are free when its replicas are gone.
+        """
+        before, lease = await self._change(lease_id, lambda lease: self._stopped(lease, reason))
+        if lease is not before:
             log.info("lease %s %s: %s", lease.id, lease.state, lease.reason)
-            return lease
+        return lease
 
     async def saved(self, lease_id: str) -> Lease:
         """Record that the session's documents are saved: an end need not wait longer."""
-        lease = await self._records.lease(lease_id)
-        self._refuse_ended(lease)
-        if lease.target is None or lease.saved_at is not None:
-            return lease
-        (lease,) = await self._records.save(replace(lease, saved_at=self._records.clock.now()))
-        return lease
+        return (await self._change(lease_id, self._saved))[1]
 
     async def end(self, lease_id: str, target: LeaseState, reason: str) -> Lease:
         """Record that a lease shall end so; the first end asked for stays."""
-        while True:
-            lease = await self._records.lease(lease_id)
-            ending = lease.ending(target, reason, self._records.clock.now())
-            if ending is lease:
-                return lease
-            try:
-                (saved,) = await self._records.save(ending)
-            except Conflict:
-                continue
-            log.info("lease %s %s: %s", saved.id, saved.public_state, reason)
-            return saved
+        before, lease = await self._change(
+            lease_id, lambda lease: lease.ending(target, reason, self._records.clock.now())
+        )
+        if lease is not before:
+            log.info("lease %s %s: %s", lease.id, lease.public_state, reason)
+        return lease
 
     def can_renew(self, lease: Lease, now: datetime) -> bool:
         """Tell whether a renewal now would move the end."""
@@ -163,6 +137,39 @@ class Leases:
             return self._renewed(lease, None, now) is not lease
         except Conflict:
             return False
+
+    async def _change(self, lease_id: str, decide: Callable[[Lease], Lease]) -> tuple[Lease, Lease]:
+        """Return a lease before and after a change; the same twice if none was needed."""
+        while True:
+            lease = await self._records.lease(lease_id)
+            changed = decide(lease)
+            if changed is lease:
+                return lease, lease
+            try:
+                (saved,) = await self._records.save(changed)
+            except Conflict:
+                continue
+            return lease, saved
+
+    def _activated(self, lease: Lease) -> Lease:
+        if lease.state is LeaseState.ACTIVE:
+            return lease
+        self._refuse_ended(lease)
+        self._refuse_job(lease)
+        return lease.activated(self._records.clock.now())
+
+    def _stopped(self, lease: Lease, reason: str) -> Lease:
+        if lease.state.is_end:
+            return lease
+        self._refuse_job(lease)
+        state = LeaseState.RELEASED if lease.state.is_holding else LeaseState.CANCELLED
+        return lease.ended(state, reason, self._records.clock.now())
+
+    def _saved(self, lease: Lease) -> Lease:
+        self._refuse_ended(lease)
+        if lease.target is None or lease.saved_at is not None:
+            return lease
+        return replace(lease, saved_at=self._records.clock.now())
 
     def _renewed(
         self, lease: Lease, length: timedelta | None, now: datetime | None = None
@@ -189,6 +196,21 @@ class Leases:
         if end - lease.expires_at < timedelta(seconds=1):
             return lease
         return replace(lease, expires_at=end, renewals=lease.renewals + 1)
+
+    def _refuse_impossible(self, lease: Lease) -> None:
+        try:
+            refuse(lease.groups, self._inventory.hosts)
+        except Impossible:
+            if self._inventory.is_complete:
+                raise
+            raise Unavailable(
+                "not all hosts have been heard of since the service started; try again in a moment"
+            ) from None
+
+    def _refuse_job(self, lease: Lease) -> None:
+        """What the hub says of sessions would free a job's slots while its replicas run."""
+        if lease.kind is LeaseKind.JOB:
+            raise Conflict(f"lease {lease.id} is held by a job; stop the job instead")
 
     def _refuse_ended(self, lease: Lease) -> None:
         if lease.state.is_end and lease.ended_at is not None:

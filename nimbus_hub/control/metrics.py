@@ -65,6 +65,9 @@ class Metrics:
             for slot in lease.slots
             for index in slot.gpus
         )
+        # A model whose last host has gone must not keep its last figures.
+        self.gpus.clear()
+        self.gpus_held.clear()
         for model, count in Tally(models.values()).items():
             self.gpus.labels(model=model).set(count)
             self.gpus_held.labels(model=model).set(held[model])

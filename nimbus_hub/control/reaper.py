@@ -71,6 +71,9 @@ class Reaper:
 
     async def end_session(self, lease: Lease) -> None:
         """Stop the server of a session that ends, once its documents are saved or time is up."""
+        lease = await self._records.lease(lease.id)
+        if lease.state.is_end:
+            return  # Its owner may have started another server of that name by now.
         now = self._records.clock.now()
         is_asked = lease.saved_at is not None or lease.state is not LeaseState.ACTIVE
         if not is_asked and lease.ending_at and now < lease.ending_at + self._settings.save:

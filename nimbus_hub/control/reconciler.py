@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Sequence, Set
 from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime, timedelta
+from functools import partial
 
 from nimbus_hub.control.inventory import Inventory
 from nimbus_hub.control.leases import Leases
@@ -21,6 +22,7 @@ from nimbus_hub.control.metrics import Metrics
 from nimbus_hub.control.reaper import Reaper
 from nimbus_hub.control.records import Records
 from nimbus_hub.control.runner import Runner
+from nimbus_hub.control.specs import job_id_of
 from nimbus_hub.control.view import scheduler_snapshot
 from nimbus_hub.errors import Conflict, Unavailable
 from nimbus_hub.model.job import Job, JobState
@@ -60,6 +62,7 @@ class Reconciler:
         self._sweep = sweep
         self._woken = asyncio.Event()
         self._steps: dict[str, asyncio.Task[None]] = {}
+        self._seen: dict[str, tuple[int, ...]] = {}
         self._wanted_again: set[str] = set()
         self._retry_at: dict[str, datetime] = {}
         self._failures: dict[str, int] = {}
@@ -72,7 +75,7 @@ class Reconciler:
     async def run(self) -> None:
         """Act until cancelled."""
         await self._inventory.refresh()
-        self._inventory.watch(lambda _replica_id: self.wake())
+        self._inventory.watch(self._hear)
         chores = [
             asyncio.create_task(self._every(_INVENTORY, self._refresh)),
             asyncio.create_task(self._every(self._sweep, self._sweep_sessions)),
@@ -90,11 +93,15 @@ class Reconciler:
         now = self._records.clock.now()
         await self._reaper.step(live.leases, now)
         await self._grant(live.leases, now)
+        leases = {lease.id: lease.version for lease in live.leases}
         for job in live.jobs:
-            self._take(job.id, self._runner.step(job), now)
+            versions = (job.version, leases.get(job.lease_id, 0))
+            self._take(job.id, versions, partial(self._runner.step, job), now)
         for lease in live.leases:
             if lease.kind is LeaseKind.SESSION and lease.target is not None:
-                self._take(lease.id, self._reaper.end_session(lease), now)
+                step = partial(self._reaper.end_session, lease)
+                self._take(lease.id, (lease.version,), step, now)
+        self._forget_all_but({*leases, *(job.id for job in live.jobs)})
         self._metrics.observe(self._inventory.hosts, live.leases, live.jobs, now)
         return self._next_look(live.leases, live.jobs, now)
 
@@ -102,6 +109,13 @@ class Reconciler:
         """Wait for the steps that are under way."""
         while self._steps:
             await asyncio.gather(*self._steps.values(), return_exceptions=True)
+
+    def _hear(self, replica_id: str) -> None:
+        """Have a job looked at whose replica changed, also if a step of it is under way."""
+        job_id = job_id_of(replica_id)
+        if job_id in self._steps:
+            self._wanted_again.add(job_id)
+        self.wake()
 
     async def _passes(self) -> None:
         failures = 0
@@ -115,7 +129,7 @@ class Reconciler:
                 log.exception("a pass failed")
                 self._metrics.errors.inc()
                 failures += 1
-                await asyncio.sleep(min(0.1 * 2**failures, _LONGEST_BACKOFF_SECONDS))
+                await asyncio.sleep(_pause_seconds(0.1, failures))
                 continue
             pause = (next_look - self._records.clock.now()).total_seconds()
             with suppress(TimeoutError):
@@ -153,17 +167,28 @@ class Reconciler:
         for lease in granted:
             log.info("lease %s granted on %s", lease.id, lease.slots[0].host)
 
-    def _take(self, key: str, step: Coroutine[None, None, None], now: datetime) -> None:
-        """Run one step of a job or an ending session, never two of the same at once."""
-        if key in self._steps or now < self._retry_at.get(key, now):
-            step.close()
-            self._wanted_again.add(key)
-            return
-        self._steps[key] = asyncio.create_task(self._run_step(key, step))
+    def _take(
+        self,
+        key: str,
+        versions: tuple[int, ...],
+        step: Callable[[], Awaitable[None]],
+        now: datetime,
+    ) -> None:
+        """Run one step of a job or an ending session, never two of the same at once.
 
-    async def _run_step(self, key: str, step: Coroutine[None, None, None]) -> None:
+        What changed while a step was under way is looked at again after it; what did not
+        is not, or jobs whose steps overlap would have each other stepped without end.
+        """
+        if key in self._steps:
+            if versions != self._seen[key]:
+                self._wanted_again.add(key)
+        elif now >= self._retry_at.get(key, now):
+            self._seen[key] = versions
+            self._steps[key] = asyncio.create_task(self._run_step(key, step))
+
+    async def _run_step(self, key: str, step: Callable[[], Awaitable[None]]) -> None:
         try:
-            await step
+            await step()
             self._failures.pop(key, None)
             self._retry_at.pop(key, None)
         except Conflict:
@@ -176,16 +201,22 @@ class Reconciler:
             self._metrics.errors.inc()
             self._back_off(key)
         finally:
-            del self._steps[key]
-            if key in self._wanted_again and key not in self._retry_at:
+            del self._steps[key], self._seen[key]
+            if key in self._wanted_again:
+                self._wanted_again.discard(key)
                 self.wake()
-            self._wanted_again.discard(key)
 
     def _back_off(self, key: str) -> None:
         failures = self._failures.get(key, 0) + 1
         self._failures[key] = failures
-        pause = min(0.25 * 2**failures, _LONGEST_BACKOFF_SECONDS)
-        self._retry_at[key] = self._records.clock.now() + timedelta(seconds=pause)
+        pause = timedelta(seconds=_pause_seconds(0.25, failures))
+        self._retry_at[key] = self._records.clock.now() + pause
+
+    def _forget_all_but(self, live: Set[str]) -> None:
+        """Drop what is remembered of the failures of what is over."""
+        for key in [key for key in self._failures if key not in live and key not in self._steps]:
+            del self._failures[key]
+            self._retry_at.pop(key, None)
 
     def _next_look(self, leases: Sequence[Lease], jobs: Sequence[Job], now: datetime) -> datetime:
         is_moving = any(job.state is not JobState.QUEUED for job in jobs) or any(
@@ -214,6 +245,12 @@ class Reconciler:
     async def _sweep_sessions(self) -> None:
         live = await self._records.read(self._records.store.live)
         await self._reaper.sweep(live.leases)
+
+
+def _pause_seconds(first: float, failures: int) -> float:
+    """Return how long to wait after so many failures: twice as long each time, bounded."""
+    doublings = min(failures, 20)  # 2**1024 is no float any more.
+    return min(first * 2.0**doublings, _LONGEST_BACKOFF_SECONDS)
 
 
 def _told(lease: Lease, wait: Wait) -> Lease:

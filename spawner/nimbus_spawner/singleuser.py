@@ -1,19 +1,32 @@
 """Entry point of a session's server: `python -m nimbus_spawner.singleuser`.
 
-More than half of the time to import JupyterLab's server is one module, a grammar of
-international addresses that jsonschema would check "iri" formats with if it were there.
-Nothing the server validates has such a format, so it is hidden before the import.
+Half of the time until JupyterLab's server listens goes into two things no session needs:
+
+- the import of a grammar of international addresses, which jsonschema would check "iri"
+  formats with if it were there. Nothing the server validates has such a format, so it is
+  hidden before the import.
+- a run of node at the import of JupyterLab, which asks yarn for the registry to build
+  JupyterLab's own pages from. JupyterLab goes without where there is no node on PATH, so
+  there is none while it is imported; the server and its kernels have their PATH again.
 """
 
+import importlib
+import os
 import sys
 
 __all__ = ["main"]
 
 
 def main() -> None:
-    """Run jupyterhub-singleuser without the slow optional import."""
+    """Run jupyterhub-singleuser without what is slow and of no use to a session."""
     sys.modules["rfc3987_syntax"] = None  # type: ignore[assignment]
-    # Only now: importing it imports what the line above hides.
+    path = os.environ.get("PATH", os.defpath)
+    os.environ["PATH"] = os.devnull  # an empty one would mean the system's
+    try:
+        importlib.import_module("jupyterlab.labapp")
+    finally:
+        os.environ["PATH"] = path
+    # Only now: importing it imports what the first line hides.
     from jupyterhub.singleuser import main as run
 
     run()

@@ -77,7 +77,7 @@ async def _stop(client: httpx.AsyncClient) -> None:
     answer = await client.delete(f"/users/{own_name()}/server")
     answer.raise_for_status()
     async with asyncio.timeout(_GONE_SECONDS):
-        while (await client.get(f"/users/{own_name()}")).json()["servers"]:
+        while (await client.get(f"/users/{own_name()}")).json()["servers"]:  # noqa: ASYNC110
             await asyncio.sleep(0.05)
 
 

@@ -1,6 +1,6 @@
 """The script of the job benchmark: says when it runs, and when its process group stands."""
 
-print("the first line", flush=True)
+print("the first line", flush=True)  # noqa: T201
 
 import torch  # noqa: E402 - the first line comes before everything
 import torch.distributed as dist  # noqa: E402

@@ -21,15 +21,16 @@ SLOW_MILLISECONDS = 60_000
 class Lab:
     """A hub and its JupyterLab in a page."""
 
-    def __init__(self, page: Page, url: str) -> None:
+    def __init__(self, page: Page, url: str, user: str) -> None:
         self.page = page
         self.url = url
+        self.user = user
         self._frames: dict[str, int] = {}
         page.on("websocket", self._watch)
 
-    def log_in(self, user: str, password: str) -> None:
+    def log_in(self, password: str) -> None:
         self.page.goto(f"{self.url}/hub/login")
-        self.page.get_by_label("Username").fill(user)
+        self.page.get_by_label("Username").fill(self.user)
         self.page.get_by_label("Password").fill(password)
         self.page.get_by_role("button", name="Sign in").click()
 
@@ -56,13 +57,33 @@ class Lab:
     def time_left(self) -> Locator:
         return self.page.locator(".jp-nimbus-Lease-time")
 
-    def open(self, user: str, name: str) -> Notebook:
+    def open(self, name: str) -> Notebook:
         """Open a notebook alone in the page, with a kernel that listens."""
         self._frames.clear()
-        self.page.goto(f"{self.url}/user/{user}/lab/workspaces/auto-t/tree/{name}?reset")
+        self.page.goto(f"{self.url}/user/{self.user}/lab/workspaces/auto-t/tree/{name}?reset")
         self.wait_until_shown()
         self._wait_for_kernel()
-        return Notebook(self.page)
+        self.notebook = Notebook(self.page)
+        return self.notebook
+
+    def move_output_aside(self, part: Locator) -> None:
+        """Show the output that has this part to the right of the notebook."""
+        self.page.keyboard.press("Control+b")
+        part.click(button="right")
+        self.page.get_by_text("Create New View for Cell Output").click()
+        tab = self.page.locator(".lm-DockPanel-tabBar .lm-TabBar-tab", has_text="Output View")
+        self._drag(tab, self.page.locator(".jp-NotebookPanel"))
+
+    def _drag(self, what: Locator, onto: Locator) -> None:
+        """Drag to the right edge."""
+        start, end = what.bounding_box(), onto.bounding_box()
+        assert start is not None
+        assert end is not None
+        mouse = self.page.mouse
+        mouse.move(start["x"] + 20, start["y"] + 10)
+        mouse.down()
+        mouse.move(end["x"] + end["width"] - 15, end["y"] + end["height"] / 2, steps=10)
+        mouse.up()
 
     def _wait_for_kernel(self) -> None:
         # The indicator says idle before the socket is connected, and what is asked then
@@ -98,11 +119,19 @@ class Notebook:
     def output(self, number: int) -> Locator:
         return self.cell(number).locator(".jp-Cell-outputArea")
 
-    def run(self, number: int) -> Locator:
-        """Run a cell with Shift+Enter; return its output, which may still be to come."""
+    def edit(self, number: int) -> None:
+        """Put the cursor into a cell."""
         editor = self.cell(number).locator(".cm-content")
         editor.scroll_into_view_if_needed()
         editor.click(position={"x": 5, "y": 5})
+
+    def type(self, number: int, text: str) -> None:
+        self.edit(number)
+        self.page.keyboard.type(text)
+
+    def run(self, number: int) -> Locator:
+        """Run a cell with Shift+Enter; return its output, which may still be to come."""
+        self.edit(number)
         self.page.keyboard.press("Shift+Enter")
         return self.output(number)
 

@@ -160,6 +160,19 @@ class User:
         assert answer.status_code in (201, 202), answer.text
         return self.progress()
 
+    def refusal(self, **options: object) -> str:
+        """Start a session that must be refused; return the sentence.
+
+        What takes a moment to find out is told by the progress page, the rest at once.
+        """
+        answer = self.api("POST", f"/users/{self.name}/server", json={"user_options": options})
+        if answer.status_code == 202:
+            last = self.progress()[-1]
+            assert last["failed"], last
+            return str(last["message"])
+        assert answer.status_code == 400, answer.text
+        return str(answer.json()["message"])
+
     def progress(self) -> list[dict[str, Any]]:
         events = self.api("GET", f"/users/{self.name}/server/progress").text
         return [json.loads(line[6:]) for line in re.findall("data: .*", events)]

@@ -55,9 +55,7 @@ def test_the_form_shows_sizes_environments_and_gpus(user: User) -> None:
 def test_a_wrong_choice_is_refused_with_a_sentence_and_holds_nothing(
     user: User, options: dict[str, object], sentence: str
 ) -> None:
-    answer = user.api("POST", f"/users/{user.name}/server", json={"user_options": options})
-    assert answer.status_code == 400
-    assert sentence in answer.json()["message"]
+    assert sentence in user.refusal(**options)
     assert user.leases("live") == []
 
 

@@ -1,0 +1,153 @@
+"""A real hub and a real Chromium; what went wrong is kept in ``artifacts/browser``."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shutil
+from collections.abc import Callable, Generator, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+from playwright.sync_api import Page, sync_playwright
+from pytest import CallInfo, FixtureRequest, Item, StashKey, TestReport
+
+from tests.browser.lab import SLOW_MILLISECONDS, Lab
+from tests.hub.conftest import ROOT, HubProcess, User, free_port, proxy_cache, wait_for
+
+__all__ = ["proxy_cache"]
+
+ARTIFACTS = ROOT / "artifacts" / "browser"
+_WINDOW = {"width": 1400, "height": 900}
+_FLAGS = (
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
+_FAILED = StashKey[str]()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: Item, call: CallInfo[None]
+) -> Generator[None, TestReport, TestReport]:
+    report = yield
+    if report.failed and item.parent is not None:
+        item.parent.stash.setdefault(_FAILED, item.name)
+        item.stash[_FAILED] = item.name
+    return report
+
+
+@pytest.fixture(scope="module")
+def hub(tmp_path_factory: pytest.TempPathFactory, proxy_cache: Path) -> Iterator[HubProcess]:
+    """A hub that is ready; whatever it started is gone afterwards."""
+    hub = HubProcess(tmp_path_factory.mktemp("browser"), free_port())
+    hub.home.mkdir()
+    hub.state.create()
+    shutil.copytree(proxy_cache, hub.state.proxy, symlinks=True)
+    jobs = _job_directories()
+    try:
+        hub.start()
+        yield hub
+    finally:
+        hub.stop_all()
+        for directory in _job_directories() - jobs:
+            shutil.rmtree(directory)
+        wait_for(lambda: not _processes_of(hub), 10, "all processes of the hub gone")
+
+
+@pytest.fixture(scope="module")
+def page() -> Iterator[Page]:
+    """One window of the browser for the whole story."""
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=_chromium(), args=_FLAGS)
+        page = browser.new_page(viewport=_WINDOW)
+        page.set_default_timeout(SLOW_MILLISECONDS)
+        yield page
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def console(page: Page) -> list[str]:
+    """What the browser's console said, and the requests that were refused."""
+    lines: list[str] = []
+    page.on("console", lambda message: lines.append(f"{message.type}: {message.text}"))
+    page.on("pageerror", lambda error: lines.append(f"uncaught: {error}"))
+    page.on("response", lambda answer: answer.status >= 400 and lines.append(
+        f"{answer.status} {answer.request.method} {answer.url}"
+    ))  # fmt: skip
+    return lines
+
+
+@pytest.fixture(scope="module")
+def lab(hub: HubProcess, page: Page, console: list[str]) -> Lab:
+    return Lab(page, hub.url, User(hub).name)
+
+
+@pytest.fixture
+def picture(page: Page) -> Callable[[str], None]:
+    """Keep a picture of the window."""
+    ARTIFACTS.mkdir(parents=True, exist_ok=True)
+
+    def take(name: str) -> None:
+        page.screenshot(path=ARTIFACTS / f"{name}.png")
+
+    return take
+
+
+@pytest.fixture(autouse=True)
+def step(
+    request: FixtureRequest, hub: HubProcess, page: Page, console: list[str]
+) -> Iterator[None]:
+    """Each test goes on where the one before it ended; if that failed, so does this one."""
+    broken = request.node.parent.stash.get(_FAILED, None)
+    assert broken is None, f"not tried, since {broken} failed"
+    yield
+    if request.node.stash.get(_FAILED, None) is not None:
+        _keep_evidence(ARTIFACTS / request.node.name, hub, page, console)
+
+
+def _keep_evidence(directory: Path, hub: HubProcess, page: Page, console: list[str]) -> None:
+    shutil.rmtree(directory, ignore_errors=True)
+    directory.mkdir(parents=True)
+    page.screenshot(path=directory / "page.png")
+    (directory / "page.html").write_text(page.content())
+    (directory / "console.txt").write_text("\n".join([page.url, *console]))
+    for log in (hub.state.hub_log, *hub.state.sessions.glob("*.log")):
+        shutil.copy(log, directory)
+
+
+def _chromium() -> str:
+    named = os.environ.get("CHROMIUM", "")
+    found = shutil.which(named or "chromium") or shutil.which("chromium-browser")
+    if found is None or (named and shutil.which(named) is None):
+        pytest.fail(
+            f"there is no program {named or 'chromium'}: apt-get install chromium, or name one "
+            "with CHROMIUM=path",
+            pytrace=False,
+        )
+    return found
+
+
+def _job_directories() -> set[Path]:
+    """Return where jobs were; theirs is the account's home, whatever HOME says."""
+    return set((Path(pwd.getpwuid(os.geteuid()).pw_dir) / "nimbus").glob("j-*"))
+
+
+def _processes_of(hub: HubProcess) -> list[psutil.Process]:
+    """Return what runs with the hub's directories or its address in the environment."""
+    marks = (str(hub.directory), f"{hub.url}/")
+    found = []
+    for process in psutil.process_iter():
+        try:
+            values = process.environ().values()
+        except (psutil.NoSuchProcess, psutil.AccessDenied, psutil.ZombieProcess):
+            continue
+        if any(mark in value for mark in marks for value in values):
+            found.append(process)
+    return found

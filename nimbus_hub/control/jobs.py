@@ -122,7 +122,7 @@ class Jobs:
         while True:
             job = await self._records.job(job_id)
             if job.state.is_end:
-                raise Ended(f"job {job.id} ended already: {job.reason or job.state}")
+                raise Ended(f"job {job.id} ended already: {job.headline}")
             try:
                 (job,) = await self._records.save(
                     replace(job, progress=progress, progress_message=message)

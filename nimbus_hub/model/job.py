@@ -90,6 +90,11 @@ class Job:
         """Return how many attempts there may be."""
         return self.launch.retries + 1
 
+    @property
+    def headline(self) -> str:
+        """Return the reason's first line, without the output it may quote, or the state."""
+        return self.reason.partition("\n")[0] or self.state
+
     def moved(self, state: JobState, **changes: object) -> Self:
         """Return this job in another state; raise Conflict if the table has no such move."""
         if state not in JOB_MOVES[self.state]:
@@ -99,7 +104,7 @@ class Job:
     def stopping(self, reason: str) -> Self:
         """Return this job with its stop asked for; the first reason given stays."""
         if self.state.is_end:
-            raise Ended(f"job {self.id} ended already: {self.reason or self.state}")
+            raise Ended(f"job {self.id} ended already: {self.headline}")
         if self.target is not None:
             return self
         return replace(self, target=JobState.STOPPED, reason=reason)

@@ -137,10 +137,10 @@ class Notebook:
 
     def result(self, number: int) -> str:
         """Run a cell, wait until it has ended and return what it shows as text."""
-        output = self.run(number)
+        shown = self.run(number).locator(".jp-OutputArea-output")
         prompt = self.cell(number).locator(".jp-InputPrompt")
         expect(prompt).to_have_text(re.compile(r"\[\d+\]:"), timeout=3 * SLOW_MILLISECONDS)
-        return output.inner_text()
+        return "\n".join(shown.all_inner_texts()).strip()
 
 
 def write_notebook(path: Path, cells: Sequence[str]) -> None:

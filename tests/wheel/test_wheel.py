@@ -5,6 +5,7 @@ Builds and installs, so it takes a minute or two; nothing else shows what a whee
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from nimbus_hub import __version__
 from tests.hub.conftest import ROOT, HubProcess, User, free_port
 
 pytestmark = [pytest.mark.hub, pytest.mark.timeout(900)]
@@ -19,9 +21,14 @@ pytestmark = [pytest.mark.hub, pytest.mark.timeout(900)]
 
 def _run(*argv: str | Path) -> str:
     ran = subprocess.run(
-        argv, capture_output=True, text=True, check=False, cwd=Path(argv[0]).parent
+        argv,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+        cwd=Path(argv[0]).parent,
     )
-    assert ran.returncode == 0, ran.stdout + ran.stderr
+    assert ran.returncode == 0, ran.stdout
     return ran.stdout
 
 
@@ -63,10 +70,24 @@ def test_the_lab_extension_and_the_configurations_are_in_the_wheel(environment: 
         assert (prefix / name).is_file(), name
 
 
+def test_jupyterlab_finds_the_extension(environment: Path) -> None:
+    listed = _run(environment / "jupyter", "labextension", "list")
+    assert re.search(rf"nimbus-labextension v{__version__}\b.*enabled.*OK", listed), listed
+
+
+@pytest.mark.parametrize("command", ["nimbus", "nimbus-hub", "nimbus-run", "nimbus-tensorboard"])
+def test_the_commands_start(environment: Path, command: str) -> None:
+    assert _run(environment / command, "--help").startswith("Usage: ")
+
+
 def test_an_installed_hub_starts_a_session(installed: HubProcess) -> None:
     user = User(installed)
     with user.http:
         assert user.log_in().status_code == 200
         assert user.start()[-1]["ready"]
-        assert len(user.leases("live")) == 1
+        (lease,) = user.leases("live")
+        # The page logs the browser in at the session, whose own server then tells the lease.
+        assert user.http.get(f"/user/{user.name}/lab").status_code == 200
+        seen = user.http.get(f"/user/{user.name}/nimbus/lease")
+        assert (seen.status_code, lease["id"] in seen.text) == (200, True), seen.text
         user.stop()

@@ -169,7 +169,11 @@ class Leases:
         self._refuse_ended(lease)
         if lease.target is None or lease.saved_at is not None:
             return lease
-        return replace(lease, saved_at=self._records.clock.now())
+        return replace(
+            lease,
+            saved_at=self._records.clock.now(),
+            reason=f"{lease.reason}; its documents were saved",
+        )
 
     def _renewed(
         self, lease: Lease, length: timedelta | None, now: datetime | None = None

@@ -25,7 +25,7 @@ from nimbus_hub.up.processes import ProcessRecord
 from nimbus_hub.up.proxy import proxy_command
 from nimbus_hub.up.state import State
 
-__all__ = ["Hub", "nimbus_hub", "own_name", "stock_hub"]
+__all__ = ["Hub", "nimbus_hub", "own_name", "stock_hub", "user_token"]
 
 _CONFIG = Path(__file__).parent / "config"
 _READY_SECONDS = 60.0
@@ -35,12 +35,17 @@ _LAST_LINES = 20
 
 @dataclass(frozen=True, slots=True)
 class Hub:
-    """A hub that is ready, and a token that may start and stop its sessions."""
+    """A hub, and a token that may start and stop its sessions."""
 
     name: str
     url: str
     token: str
     log: Path
+
+    @property
+    def service_url(self) -> str:
+        """Return the address of the Nimbus service, if the hub has it."""
+        return f"{self.url}/services/nimbus"
 
     def client(self) -> httpx.AsyncClient:
         """Return a client of the hub's API."""
@@ -55,6 +60,14 @@ class Hub:
 def own_name() -> str:
     """Return the hub's one user: who measures."""
     return getpass.getuser().lower()
+
+
+async def user_token(hub: Hub) -> str:
+    """Return a token of the user, as a session or a person has one."""
+    async with hub.client() as client:
+        answer = await client.post(f"/users/{own_name()}/tokens", json={"expires_in": 3600})
+        answer.raise_for_status()
+        return str(answer.json()["token"])
 
 
 @asynccontextmanager

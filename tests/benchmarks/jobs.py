@@ -14,10 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
 
-import httpx
-
+from nimbus_hub.client import Client
 from tests.benchmarks.figures import Comparison, Series
-from tests.benchmarks.hubs import Hub, own_name
+from tests.benchmarks.hubs import Hub, user_token
 
 __all__ = ["compare_jobs"]
 
@@ -45,11 +44,11 @@ async def compare_jobs(
     work = directory / "work"
     work.mkdir()
     shutil.copy(_SCRIPT, work)
-    token = await _user_token(hub)
+    token = await user_token(hub)
     programs = Path(sys.executable).parent
     # torchrun sets one thread for each worker unless told; both are told the same.
     threads = {"OMP_NUM_THREADS": "1"}
-    service = {"NIMBUS_API_URL": f"{hub.url}/services/nimbus", "JUPYTERHUB_API_TOKEN": token}
+    service = {"NIMBUS_API_URL": hub.service_url, "JUPYTERHUB_API_TOKEN": token}
     submit = ["--framework", "pytorch", "--workers", _WORKERS, "--follow"]
     own_env = [f"--env={name}={value}" for name, value in threads.items()]
     ways: dict[str, tuple[Sequence[str], Mapping[str, str]]] = {
@@ -69,7 +68,7 @@ async def compare_jobs(
                 if number:
                     runs[name].append(run)
     finally:
-        await _remove_jobs(service["NIMBUS_API_URL"], token)
+        await asyncio.to_thread(_remove_jobs, hub.service_url, token)
     return _comparisons(runs["nimbus-run"], runs["torchrun"])
 
 
@@ -121,22 +120,11 @@ async def _read(stream: asyncio.StreamReader | None) -> str:
     return (await stream.read()).decode(errors="replace") if stream else ""
 
 
-async def _user_token(hub: Hub) -> str:
-    """Return a token of the user, as a session or a person has one."""
-    async with hub.client() as client:
-        answer = await client.post(f"/users/{own_name()}/tokens", json={"expires_in": 3600})
-        answer.raise_for_status()
-        return str(answer.json()["token"])
-
-
-async def _remove_jobs(api_url: str, token: str) -> None:
+def _remove_jobs(service_url: str, token: str) -> None:
     """Remove what the jobs left in the user's home; the hub had no other jobs."""
-    headers = {"Authorization": f"token {token}"}
-    async with httpx.AsyncClient(headers=headers, trust_env=False, timeout=30) as client:
-        answer = await client.get(f"{api_url}/api/v1/jobs", params={"state": "all", "limit": 1000})
-        answer.raise_for_status()
-    jobs = Path(pwd.getpwuid(os.geteuid()).pw_dir) / "nimbus"
-    for job in answer.json()["items"]:
-        await asyncio.to_thread(shutil.rmtree, jobs / job["id"], ignore_errors=True)
+    home = Path(pwd.getpwuid(os.geteuid()).pw_dir) / "nimbus"
+    with Client(service_url, token) as client:
+        for job in client.jobs(state="all"):
+            shutil.rmtree(home / job.id, ignore_errors=True)
     with suppress(OSError):
-        jobs.rmdir()  # only if nothing else is in it
+        home.rmdir()  # only if nothing else is in it

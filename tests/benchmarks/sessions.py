@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from time import perf_counter
 
 import httpx
 
+from nimbus_hub.client import Client
 from tests.benchmarks.figures import Comparison, Series
-from tests.benchmarks.hubs import Hub, own_name
+from tests.benchmarks.hubs import Hub, own_name, user_token
 
 __all__ = ["compare_sessions"]
 
@@ -19,57 +19,46 @@ _GOAL = 0.5
 _GONE_SECONDS = 30.0
 
 
-@dataclass
-class Start:
-    """One start: seconds until each message of the progress stream, and until ready."""
-
-    messages: dict[str, float] = field(default_factory=dict)
-    ready: float = 0.0
-
-
 async def compare_sessions(
     nimbus: Hub, stock: Hub, rounds: int, say: Callable[[str], None]
 ) -> tuple[Comparison, list[Series]]:
     """Start sessions on both hubs in turn; return the figures and where Nimbus' time goes."""
-    starts: dict[str, list[Start]] = {nimbus.name: [], stock.name: []}
+    seconds: dict[str, list[float]] = {nimbus.name: [], stock.name: []}
     async with nimbus.client() as ours, stock.client() as theirs:
         for number in range(rounds + 1):
             for hub, client in ((nimbus, ours), (stock, theirs)):
-                start = await _start(client)
+                ready = await _start(client)
                 await _stop(client)
                 kind = f"{number} of {rounds}" if number else "warm-up"
-                say(f"session, {kind}, {hub.name}: ready after {start.ready:.2f} s")
+                say(f"session, {kind}, {hub.name}: ready after {ready:.2f} s")
                 if number:
-                    starts[hub.name].append(start)
-    first, second = (
-        Series(hub.name, tuple(start.ready for start in starts[hub.name]))
-        for hub in (nimbus, stock)
-    )
+                    seconds[hub.name].append(ready)
+    first, second = (Series(hub.name, tuple(seconds[hub.name])) for hub in (nimbus, stock))
     comparison = Comparison("Session ready, from POST to ready", first, second, _GOAL)
-    return comparison, _phases(starts[nimbus.name])
+    token = await user_token(nimbus)
+    return comparison, await asyncio.to_thread(_phases, nimbus, token, rounds)
 
 
-async def _start(client: httpx.AsyncClient) -> Start:
-    """Ask for a session and follow the progress stream to its ready event."""
-    start = Start()
+async def _start(client: httpx.AsyncClient) -> float:
+    """Ask for a session; return the seconds until the hub says that it is ready."""
     began = perf_counter()
     answer = await client.post(f"/users/{own_name()}/server", json={})
-    if answer.status_code == httpx.codes.CREATED:
-        start.ready = perf_counter() - began
-        return start
-    if answer.status_code != httpx.codes.ACCEPTED:
+    if answer.status_code == httpx.codes.ACCEPTED:
+        await _until_ready(client)
+    elif answer.status_code != httpx.codes.CREATED:
         raise RuntimeError(f"no session was started: {answer.text}")
+    return perf_counter() - began
+
+
+async def _until_ready(client: httpx.AsyncClient) -> None:
+    """Follow the stream that the progress page follows, to its ready event."""
     async with client.stream("GET", f"/users/{own_name()}/server/progress") as stream:
         async for line in stream.aiter_lines():
-            if not line.startswith("data: "):
-                continue
-            event = json.loads(line.removeprefix("data: "))
+            event = json.loads(line.removeprefix("data: ")) if line.startswith("data: ") else {}
             if event.get("failed"):
                 raise RuntimeError(f"the session did not start: {event['message']}")
             if event.get("ready"):
-                start.ready = perf_counter() - began
-                return start
-            start.messages[event["message"]] = perf_counter() - began
+                return
     raise RuntimeError("the progress stream ended before the session was ready")
 
 
@@ -81,10 +70,17 @@ async def _stop(client: httpx.AsyncClient) -> None:
             await asyncio.sleep(0.05)
 
 
-def _phases(starts: list[Start]) -> list[Series]:
-    """Return when each message that every start told had come, and when ready."""
-    told = [name for name in starts[0].messages if all(name in one.messages for one in starts)]
-    phases = [
-        Series(name.rstrip(". "), tuple(start.messages[name] for start in starts)) for name in told
+def _phases(nimbus: Hub, token: str, rounds: int) -> list[Series]:
+    """Return how long the last leases waited, and how long their servers took to answer."""
+    with Client(nimbus.service_url, token) as client:
+        leases = client.leases(state="ended", kind="session", limit=rounds)
+    waits = [lease.granted_at - lease.created_at for lease in leases if lease.granted_at]
+    starts = [
+        lease.active_at - lease.granted_at
+        for lease in leases
+        if lease.granted_at and lease.active_at
     ]
-    return [*phases, Series("ready", tuple(start.ready for start in starts))]
+    return [
+        Series("lease asked for to granted", tuple(wait.total_seconds() for wait in waits)),
+        Series("granted to JupyterLab answers", tuple(start.total_seconds() for start in starts)),
+    ]

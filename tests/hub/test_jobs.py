@@ -190,6 +190,25 @@ def test_a_session_whose_lease_ran_out_while_the_hub_was_dead_is_reclaimed(
     assert "ran out" in lease["reason"]
 
 
+def test_stop_all_without_a_hub_ends_sessions_and_jobs(
+    hub: HubProcess, user: User, terminal: Terminal
+) -> None:
+    user.start()
+    session = ProcessRecord.read(next(hub.state.sessions.glob("*.json")))
+    assert session is not None
+    job_id = submitted(terminal, "--workers", "2")
+    started(terminal, job_id)
+    hub.interrupt()
+    assert session.is_alive
+    hub.stop_all()
+    assert not session.is_alive
+    hub.start()
+    job = terminal.client.job(job_id)
+    assert (job.state, [replica.state for replica in job.replicas]) == ("stopped", ["exited"] * 2)
+    assert "stop-all" in job.reason
+    assert user.leases("live") == []
+
+
 def test_one_dead_worker_ends_the_gang_and_is_named(terminal: Terminal) -> None:
     (terminal.directory / "dies.py").write_text(
         "import os, sys, time\n"

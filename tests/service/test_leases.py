@@ -129,7 +129,7 @@ def test_giving_back_stops_the_server_first(service: Service, hub: Client, ada: 
     assert ada.release(lease.id).state == "expiring"
     ada.saved(lease.id)
     over = ended(ada, lease)
-    assert (over.state, over.reason) == ("released", "given back by ada")
+    assert (over.state, over.reason) == ("released", "given back by ada; its documents were saved")
 
 
 def test_patience_that_is_over_cancels_with_the_reason(service: Service, hub: Client) -> None:

@@ -225,3 +225,70 @@ def test_extras_that_are_named_exist() -> None:
         for extra in extras.split(",")
     }
     assert asked <= set(project["optional-dependencies"])
+
+
+def test_settings_that_are_named_exist() -> None:
+    classes = {cls.__name__: cls for cls in GENERATOR.SETTINGS}
+    named = {
+        (page.name, name, trait)
+        for page in [*PAGES, ROOT / "jupyterhub_config.py"]
+        for name, trait in re.findall(r"\bc\.(\w+)\.(\w+)", page.read_text())
+        if name in classes
+    }
+    assert {each for each in named if not classes[each[1]].class_traits().get(each[2])} == set()
+
+
+def test_variables_that_are_named_exist() -> None:
+    sources = [
+        ROOT / "Makefile",
+        *(
+            path
+            for root in ("nimbus_hub", "spawner", "tests")
+            for path in (ROOT / root).rglob("*.py")
+        ),
+    ]
+    known = set(re.findall(r"\bNIMBUS_[A-Z_]+\b", " ".join(path.read_text() for path in sources)))
+    named = {
+        (page.name, name)
+        for page in PAGES
+        for name in re.findall(r"\bNIMBUS_[A-Z_]*[A-Z]\b", page.read_text())
+    }
+    assert {each for each in named if each[1] not in known} == set()
+
+
+def test_variables_of_make_that_are_shown_exist() -> None:
+    known = set(re.findall(r"^([A-Z_]+) *\?=", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    shown = {
+        variable
+        for page in PAGES
+        for line in command_lines(page)
+        if words_of(line)[:1] == ["make"]
+        for variable in re.findall(r"\b([A-Z]+)=", line.partition("make ")[2])
+    }
+    assert shown <= known
+
+
+def test_source_files_that_are_named_exist() -> None:
+    roots = (ROOT, ROOT / "nimbus_hub", ROOT / "spawner", ROOT / "labextension")
+    named = {
+        (page.name, name)
+        for page in PAGES
+        for name in re.findall(r"`([\w./-]+/[\w.-]+\.(?:py|ts|toml|md))`", page.read_text())
+    }
+    missing = {each for each in named if not any((root / each[1]).exists() for root in roots)}
+    assert missing == set()
+
+
+@pytest.mark.parametrize(
+    ("line", "wrong"),
+    [
+        ("nimbus run --workers 2 train.py --any thing", []),
+        ("nimbus run --worker 2 train.py", ["--worker"]),
+        ("nimbus lease renew --for 2h", ["--for"]),
+        ("nimbus leases", ["leases"]),
+        ("nimbus-hub up --port 8000 --conf my.py", ["--conf"]),
+    ],
+)
+def test_a_command_that_does_not_exist_is_found(line: str, wrong: list[str]) -> None:
+    program, *words = words_of(line)
+    assert list(wrong_words(COMMANDS[program], words)) == wrong

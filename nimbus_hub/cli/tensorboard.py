@@ -22,14 +22,14 @@ __all__ = ["main", "tensorboard"]
 def tensorboard(ctx: click.Context, source: str, port: int | None, as_json: bool) -> None:
     """Show the curves of a job, or of a directory, in TensorBoard until Ctrl-C."""
     directory = _directory(ctx, source)
-    board = TensorBoard.start(directory, port)
+    board = TensorBoard.start(directory, port or 0)
     try:
         if as_json:
             print_json({"url": board.url, "port": board.port, "directory": str(directory)})
         else:
             click.echo(board.url)
             say(f"TensorBoard of {directory}; Ctrl-C ends it")
-        board.process.wait()
+        board.wait()
     finally:
         board.stop()
 
@@ -39,7 +39,7 @@ def _directory(ctx: click.Context, source: str) -> Path:
         return Path(source).resolve()
     if "/" in source:
         raise NotFound(f"the directory {source!r} does not exist")
-    return log_directory(connect(ctx), source, lambda job: say(status_text(job)))
+    return log_directory(connect(ctx), source, on_wait=lambda job: say(status_text(job)))
 
 
 def main() -> None:

@@ -14,6 +14,7 @@ Each host needs ``name``, ``cpus`` and ``memory``; the rest has defaults.
 from __future__ import annotations
 
 from collections.abc import Callable
+from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any
 
@@ -25,15 +26,55 @@ from nimbus_hub.model.quantities import parse_cpus, parse_memory
 
 __all__ = ["read_cluster"]
 
-_TEXT = ("name", "address", "datacenter", "rack", "executor")
+
+def _text(value: object) -> str:
+    if not isinstance(value, (str, int)) or isinstance(value, bool) or not str(value).strip():
+        raise InvalidRequest(f"must be a text, got {value!r}")
+    return str(value).strip()
+
+
+def _address(value: object) -> str:
+    try:
+        return str(IPv4Address(str(value)))
+    except ValueError:
+        raise InvalidRequest(f"must be an IPv4 address, got {value!r}") from None
+
+
+def _state(value: object) -> HostState:
+    if value not in list(HostState):
+        raise InvalidRequest(f"must be one of {', '.join(HostState)}, got {value!r}")
+    return HostState(str(value))
+
+
+def _port(value: object) -> int:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise InvalidRequest(f"must be a number, got {value!r}")
+    return value
+
+
+def _count(value: object) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= _MOST_GPUS:
+        raise InvalidRequest(f"must be a number from 0 to {_MOST_GPUS}, got {value!r}")
+    return value
+
+
+def _labels(value: object) -> dict[str, str]:
+    if not isinstance(value, dict):
+        raise InvalidRequest(f"must be a mapping of texts, got {value!r}")
+    return {str(key): str(text) for key, text in value.items()}
+
+
+_MOST_GPUS = 1000
+_TEXT = ("name", "datacenter", "rack", "executor")
 _READERS: dict[str, tuple[str, Callable[[Any], Any]]] = {
-    **{key: (key, str) for key in _TEXT},
+    **{key: (key, _text) for key in _TEXT},
     "cpus": ("cpus_milli", parse_cpus),
     "memory": ("memory_bytes", parse_memory),
-    "state": ("state", HostState),
-    "first_port": ("first_port", int),
-    "last_port": ("last_port", int),
-    "labels": ("labels", dict),
+    "state": ("state", _state),
+    "address": ("address", _address),
+    "first_port": ("first_port", _port),
+    "last_port": ("last_port", _port),
+    "labels": ("labels", _labels),
 }
 
 
@@ -43,11 +84,15 @@ def read_cluster(path: Path) -> tuple[Host, ...]:
         content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
     except OSError as error:
         raise InvalidRequest(f"{path} cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise InvalidRequest(f"{path} must be text in UTF-8: {error.reason}") from error
     except yaml.YAMLError as error:
         raise InvalidRequest(f"{path} is not YAML: {error}") from error
     if not isinstance(content, dict) or set(content) - {"hosts"}:
         raise InvalidRequest(f"{path} must have the one key 'hosts'")
-    hosts = content.get("hosts") or []
+    hosts = content.get("hosts")
+    if hosts is None:
+        hosts = []
     if not isinstance(hosts, list):
         raise InvalidRequest(f"{path}: hosts must be a list")
     read = tuple(_host(entry, f"{path}: hosts[{n}]") for n, entry in enumerate(hosts))
@@ -74,7 +119,10 @@ def _host(entry: object, where: str) -> Host:
         else:
             known = ", ".join(sorted([*_READERS, "gpus"]))
             raise InvalidRequest(f"{where}.{key} is not known; known are {known}")
-    return Host(**values)
+    try:
+        return Host(**values)
+    except InvalidRequest as error:
+        raise InvalidRequest(f"{where}: {error.message}") from None
 
 
 def _gpus(value: object, where: str) -> tuple[Gpu, ...]:
@@ -84,9 +132,15 @@ def _gpus(value: object, where: str) -> tuple[Gpu, ...]:
     for group in groups:
         if not isinstance(group, dict) or "model" not in group:
             raise InvalidRequest(f"{where} must have model, and may have count and memory")
-        count = _read(int, group.get("count", 1), f"{where}.count")
-        memory = _read(parse_memory, group["memory"], where) if "memory" in group else 0
-        found += [Gpu(len(found) + n, str(group["model"]), memory) for n in range(count)]
+        unknown = sorted(set(map(str, group)) - {"model", "count", "memory"})
+        if unknown:
+            raise InvalidRequest(
+                f"{where}.{unknown[0]} is not known; known are count, memory, model"
+            )
+        model = _read(_text, group["model"], f"{where}.model")
+        count = _read(_count, group.get("count", 1), f"{where}.count")
+        memory = _read(parse_memory, group["memory"], f"{where}.memory") if "memory" in group else 0
+        found += [Gpu(len(found) + n, model, memory) for n in range(count)]
     return tuple(found)
 
 
@@ -95,5 +149,3 @@ def _read(read: Callable[[Any], Any], value: object, where: str) -> Any:
         return read(value)
     except InvalidRequest as error:
         raise InvalidRequest(f"{where}: {error.message}") from None
-    except (TypeError, ValueError):
-        raise InvalidRequest(f"{where} cannot be {value!r}") from None

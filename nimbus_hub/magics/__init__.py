@@ -8,12 +8,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from nimbus_hub.magics.extension import load
+
 __all__ = ["load_ipython_extension"]
 
 
 def load_ipython_extension(shell: Any) -> None:
     """Register the magics with an IPython shell."""
-    # Here, so that the TensorBoard process starts without IPython and the widgets.
-    from nimbus_hub.magics.extension import load
-
     load(shell)

@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from threading import Event
 
 import click
 
-from nimbus_hub.client import resources
-from nimbus_hub.errors import InvalidRequest, NotFound
+from nimbus_hub.client.tensorboard import log_directory
+from nimbus_hub.errors import NotFound
 from nimbus_hub.magics.job import Job
-from nimbus_hub.magics.render import headline, title
+from nimbus_hub.magics.render import headline
 from nimbus_hub.magics.screen import show
 from nimbus_hub.magics.session import Call
 
 __all__ = ["tensorboard"]
 
 _START_SECONDS = 60.0
-_LOOKS = 30
-_LOOK_SECONDS = 0.5
 
 
 @click.command("%nimbus_tensorboard")
@@ -48,36 +45,9 @@ def _directory(call: Call, target: str) -> Path:
         job = call.session.job(target)
     except NotFound as error:
         raise NotFound(f"{error.message}; there is no directory {target} either") from None
-    log_dir = _log_dir_of(call, job)
-    _wait_for_data(job, log_dir)
-    if not log_dir.is_dir():
-        raise InvalidRequest(
-            f"job {title(job.known)} has no directory {log_dir} on this machine: "
-            "write to NIMBUS_LOG_DIR in the job"
-        )
-    return log_dir
-
-
-def _log_dir_of(call: Call, job: Job) -> Path:
-    """Return a job's log directory; wait a while for a job that is about to start."""
-    job.refresh()
-    if not _has_started(job.known):
-        call.write(f"{headline(job.known)} Waiting for its start.\n")
-        job.wait_until(_has_started, _START_SECONDS)
-    if job.known.log_dir is None:
-        when = "" if job.known.is_ended else " yet, try again later"
-        raise InvalidRequest(f"there are no logs to show{when}. {headline(job.known)}")
-    return Path(job.known.log_dir)
-
-
-def _has_started(job: resources.Job) -> bool:
-    return job.log_dir is not None or job.is_ended
-
-
-def _wait_for_data(job: Job, log_dir: Path) -> None:
-    """Give a running job a moment to write: TensorBoard opened on nothing stays empty."""
-    never = Event()
-    for _ in range(_LOOKS):
-        if any(log_dir.rglob("*tfevents*")) or job.is_ended:
-            return
-        never.wait(_LOOK_SECONDS)
+    return log_directory(
+        call.session.client,
+        job.id,
+        _START_SECONDS,
+        lambda news: call.write(f"{headline(news)} Waiting for its start.\n"),
+    )

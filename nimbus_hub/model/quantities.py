@@ -25,7 +25,7 @@ _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _BYTES = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 _DURATION = re.compile(r"(?:\d+[smhd])+")
 _MEMORY = re.compile(r"(\d+(?:\.\d+)?)([KMGT]?)(?:I?B)?")
-_GPUS = re.compile(r"(?:(?P<model>[A-Za-z][A-Za-z0-9_.-]*):)?(?P<count>-?\d+)")
+_GPUS = re.compile(r"(?:(?P<model>[A-Za-z][A-Za-z0-9_.-]*):)?(?P<count>-?[0-9]{1,6})")
 _LONGEST = timedelta(days=3650)
 
 
@@ -49,7 +49,7 @@ def parse_duration(value: str | int | float) -> timedelta:
 
 
 def format_duration(value: timedelta) -> str:
-    """Write a duration as people do: ``45s``, ``90m``, ``2h``, ``1d``, ``1h5m``."""
+    """Write a duration as people do, in at most two units: ``45s``, ``2h``, ``1h30m``, ``1d``."""
     left = max(0, round(value.total_seconds()))
     parts = []
     for unit, seconds in reversed(_SECONDS.items()):
@@ -67,10 +67,10 @@ def parse_memory(value: str | int) -> int:
     match = _MEMORY.fullmatch(str(value).strip().upper())
     if match is None:
         raise InvalidRequest(f"memory must be a size like 4G or 512M, got {value!r}")
-    size = int(float(match[1]) * _BYTES[match[2]])
-    if not 0 < size < 2**60:
-        raise InvalidRequest(f"memory must be more than 0, got {value!r}")
-    return size
+    size = float(match[1]) * _BYTES[match[2]]
+    if not 1 <= size < 2**60:
+        raise InvalidRequest(f"memory must be more than 0 and at most 1048575T, got {value!r}")
+    return int(size)
 
 
 def format_memory(size_bytes: int) -> str:
@@ -91,13 +91,13 @@ def parse_cpus(value: str | int | float) -> int:
     except (ValueError, OverflowError):
         raise InvalidRequest(f"cpus must be a number like 2 or 0.5, got {value!r}") from None
     if not 0 < milli < 10**9:
-        raise InvalidRequest(f"cpus must be more than 0, got {value!r}")
+        raise InvalidRequest(f"cpus must be more than 0 and less than 1000000, got {value!r}")
     return milli
 
 
 def format_cpus(milli: int) -> str:
     """Write thousandths of a core as a number of CPUs: ``0.5``, ``2``."""
-    return f"{milli / 1000:g}"
+    return f"{milli / 1000:.3f}".rstrip("0").removesuffix(".")
 
 
 def parse_gpus(value: str | int) -> tuple[int, str | None]:

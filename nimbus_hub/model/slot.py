@@ -12,6 +12,7 @@ __all__ = ["PORTS_PER_SLOT", "Slot", "SlotGroup"]
 PORTS_PER_SLOT = 4
 """Each attempt of a replica uses a port of its slot that the last one did not."""
 
+_MOST = 10_000
 _ROLE = re.compile(r"[a-z][a-z0-9-]{0,29}")
 
 
@@ -32,8 +33,10 @@ class SlotGroup:
             raise InvalidRequest(
                 f"role must be lower-case letters, digits and dashes, got {self.role!r}"
             )
-        if not 1 <= self.count <= 10_000:
+        if self.count < 1:
             raise InvalidRequest(f"{self.role}s must be at least 1, got {self.count}")
+        if self.count > _MOST:
+            raise InvalidRequest(f"{self.role}s must be at most {_MOST}, got {self.count}")
         if self.cpus_milli <= 0:
             raise InvalidRequest(f"cpus must be more than 0, got {self.cpus_milli / 1000:g}")
         if self.memory_bytes <= 0:

@@ -94,11 +94,11 @@ def _waits(hosts: tuple[Host, ...], size: Size) -> str:
 
 def _custom(choices: Options) -> str:
     gpus = (
-        '<label>GPUs <input class="form-control" name="gpus" size="8" '
+        '<label>GPUs <input class="form-control" name="gpus" size="14" '
         f'placeholder="0 to {choices.largest_gpus}, or A100:1"></label>'
         if choices.largest_gpus
         else '<label class="text-muted">GPUs <input class="form-control" size="8" disabled '
-        'placeholder="no host has any"></label>'
+        'placeholder="none"></label>'
     )
     return (
         f'<div class="form-check"><label class="form-check-label">'
@@ -128,7 +128,7 @@ def _environments(choices: Options) -> str:
     )
     return (
         '<label class="d-block mb-3">Environment '
-        f'<select class="form-control" name="environment">{options}</select></label>'
+        f'<select class="form-select" name="environment">{options}</select></label>'
     )
 
 

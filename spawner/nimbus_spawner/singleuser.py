@@ -1,6 +1,6 @@
 """Entry point of a session's server: `python -m nimbus_spawner.singleuser`.
 
-Half of the time until JupyterLab's server listens goes into two things no session needs:
+Over half of the time until JupyterLab's server listens goes into two things no session needs:
 
 - the import of a grammar of international addresses, which jsonschema would check "iri"
   formats with if it were there. Nothing the server validates has such a format, so it is
@@ -8,8 +8,12 @@ Half of the time until JupyterLab's server listens goes into two things no sessi
 - a run of node at the import of JupyterLab, which asks yarn for the registry to build
   JupyterLab's own pages from. JupyterLab goes without where there is no node on PATH, so
   there is none while it is imported; the server and its kernels have their PATH again.
+
+Imports make hundreds of thousands of objects that stay, and looking through them for garbage
+again and again is another tenth: it is put off until they are there.
 """
 
+import gc
 import importlib
 import os
 import sys
@@ -19,6 +23,7 @@ __all__ = ["main"]
 
 def main() -> None:
     """Run jupyterhub-singleuser without what is slow and of no use to a session."""
+    gc.disable()
     sys.modules["rfc3987_syntax"] = None  # type: ignore[assignment]
     path = os.environ.get("PATH", os.defpath)
     os.environ["PATH"] = os.devnull  # an empty one would mean the system's
@@ -26,9 +31,11 @@ def main() -> None:
         importlib.import_module("jupyterlab.labapp")
     finally:
         os.environ["PATH"] = path
-    # Only now: importing it imports what the first line hides.
+    # Only now: importing it imports what is hidden above.
     from jupyterhub.singleuser import main as run
 
+    gc.freeze()
+    gc.enable()
     run()
 
 

@@ -95,7 +95,7 @@ def picture(page: Page) -> Callable[[str], None]:
     ARTIFACTS.mkdir(parents=True, exist_ok=True)
 
     def take(name: str) -> None:
-        page.screenshot(path=ARTIFACTS / f"{name}.png")
+        page.screenshot(path=ARTIFACTS / f"{name}.png", animations="disabled")
 
     return take
 

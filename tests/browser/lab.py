@@ -66,23 +66,28 @@ class Lab:
         self.notebook = Notebook(self.page)
         return self.notebook
 
-    def move_output_aside(self, part: Locator) -> None:
-        """Show the output that has this part to the right of the notebook."""
+    def move_output_aside(self, number: int) -> None:
+        """Show the output of a cell to the right of the notebook instead of below the cell."""
         self.page.keyboard.press("Control+b")
-        part.click(button="right")
+        self.notebook.output(number).get_by_role("link").click(button="right")
         self.page.get_by_text("Create New View for Cell Output").click()
+        window = self.page.locator(".lm-DockPanel").first.bounding_box()
+        assert window is not None
+        middle = window["y"] + window["height"] / 2
         tab = self.page.locator(".lm-DockPanel-tabBar .lm-TabBar-tab", has_text="Output View")
-        self._drag(tab, self.page.locator(".jp-NotebookPanel"))
+        self._drag(tab, window["x"] + window["width"] - 15, middle)
+        handle = self.page.locator(".lm-DockPanel-handle[data-orientation=horizontal]")
+        handle = handle.and_(self.page.locator(":not(.lm-mod-hidden)"))
+        self._drag(handle, window["x"] + 0.45 * window["width"], middle)
+        self.notebook.cell(number).locator(".jp-OutputCollapser").click()
 
-    def _drag(self, what: Locator, onto: Locator) -> None:
-        """Drag to the right edge."""
-        start, end = what.bounding_box(), onto.bounding_box()
+    def _drag(self, what: Locator, x: float, y: float) -> None:
+        start = what.bounding_box()
         assert start is not None
-        assert end is not None
         mouse = self.page.mouse
-        mouse.move(start["x"] + 20, start["y"] + 10)
+        mouse.move(start["x"] + min(20, start["width"] / 2), start["y"] + min(10, start["height"] / 2))
         mouse.down()
-        mouse.move(end["x"] + end["width"] - 15, end["y"] + end["height"] / 2, steps=10)
+        mouse.move(x, y, steps=10)
         mouse.up()
 
     def _wait_for_kernel(self) -> None:

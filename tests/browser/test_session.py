@@ -106,10 +106,11 @@ def test_a_running_job_is_watched_and_stopped(lab: Lab, page: Page, picture: Pic
     view = notebook.run(0)
     expect(view).to_contain_text("epoch 9", timeout=LONG_MILLISECONDS)
     notebook.run(1)
-    lab.move_output_aside(notebook.output(1).get_by_role("link"))
+    expect(notebook.output(1).locator("iframe")).to_be_visible(timeout=LONG_MILLISECONDS)
+    lab.move_output_aside(1)
     curve = page.frame_locator(".jp-LinkedOutputView iframe")
     _expect_curve(curve, least=0.9)
-    curve.get_by_role("button", name="Reload data").click()
+    curve.locator("button.reload-button").click()
     _expect_curve(curve, least=0.95)
     picture("session")
     view.get_by_role("button", name="Stop").click()
@@ -172,8 +173,8 @@ def _furnish(home: Path) -> None:
     """Write the notebooks of the story, and have no automatic save help the last one."""
     for name in ("first_run.ipynb", "digits.py"):
         shutil.copy(EXAMPLES / name, home)
-    long = (EXAMPLES / "digits.py").read_text().replace("range(30)", "range(5000)")
-    (home / "train.py").write_text(long.replace("of 30", "of 5000"))
+    slow = (EXAMPLES / "digits.py").read_text().replace("lr=0.003", "lr=0.0002")
+    (home / "train.py").write_text(slow.replace("range(30)", "range(2000)").replace("of 30", "of 2000"))
     write_notebook(
         home / "others.ipynb",
         [

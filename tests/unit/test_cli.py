@@ -18,6 +18,7 @@ from nimbus_hub.client.snapshot import BUILT_IN_PATTERNS
 from nimbus_hub.errors import error_classes
 from tests.unit import fake_service as fake
 from tests.unit.fake_service import FakeService
+from tests.unit.fake_tensorboard import SERVE_AND_END, start_instead
 
 Call = Callable[..., Result]
 STREAM = "/api/v1/jobs/j1/logs/stream"
@@ -320,6 +321,34 @@ def test_tensorboard_of_a_job_without_one_is_told(call: Call, service: FakeServi
         "Error: job j1 ended without a log directory: exit code 1\n",
     )
     assert call("tensorboard", "no/dir").exit_code == 4
+
+
+def test_tensorboard_of_a_directory_prints_where_it_is(
+    call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("JUPYTERHUB_SERVICE_PREFIX", "/user/ada/")
+    monkeypatch.delenv("JUPYTERHUB_PUBLIC_URL", raising=False)
+    started = start_instead(monkeypatch, SERVE_AND_END)
+    result = call("tensorboard", ".")
+    assert result.exit_code == 0
+    assert re.fullmatch(r"/user/ada/proxy/4321/[\w-]{32}/\n", result.stdout)
+    assert result.stderr == f"TensorBoard of {tmp_path}; Ctrl-C ends it\n"
+    shown = json.loads(call("tensorboard", "--port", "4321", "--json", ".").stdout)
+    assert (shown["port"], shown["directory"]) == (4321, str(tmp_path))
+    assert [process.returncode for process in started] == [0, 0]
+
+
+def test_tensorboard_waits_for_its_job_and_says_so(
+    call: Call, service: FakeService, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "events.out.tfevents.1").touch()
+    queued = fake.job(state="queued", reason="waits for 2 GPUs", log_dir=None)
+    service.on("GET", "/api/v1/jobs/j1", queued, fake.job(log_dir=str(tmp_path), version=5))
+    start_instead(monkeypatch, SERVE_AND_END)
+    result = call("tensorboard", "j1")
+    assert result.stderr == (
+        f"queued: waits for 2 GPUs\nTensorBoard of {tmp_path}; Ctrl-C ends it\n"
+    )
 
 
 @pytest.mark.parametrize(

@@ -110,7 +110,6 @@ def test_only_executors_and_the_bring_up_start_processes() -> None:
         "nimbus_hub.up",
         "nimbus_hub.replica",
         "nimbus_hub.client.tensorboard",
-        "nimbus_hub.magics.tensorboard",
         "nimbus_spawner",
     )
     names = {"subprocess", "asyncio.create_subprocess_exec", "os.fork", "os.posix_spawn"}

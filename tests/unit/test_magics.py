@@ -449,13 +449,12 @@ def test_tensorboard_of_a_job_that_never_started_is_refused(
 ) -> None:
     notebook.service.known["j-1"] = ended(JOB, "stopped", -15, "Stopped by its owner")
     assert notebook.refused("%nimbus_tensorboard j-1") == (
-        "UsageError: there are no logs to show. "
-        "Job train (j-1): stopped, ran 5s. Stopped by its owner.\n"
+        "UsageError: job j-1 ended without a log directory: Stopped by its owner\n"
     )
     missing = replace(ended(JOB, "succeeded", 0), log_dir="/nowhere/logs")
     notebook.service.known["j-1"] = missing
     assert notebook.refused("%nimbus_tensorboard j-1") == (
-        "UsageError: job train (j-1) has no directory /nowhere/logs on this machine: "
+        "UsageError: job j-1 has no directory /nowhere/logs on this machine: "
         "write to NIMBUS_LOG_DIR in the job\n"
     )
     assert shown == []

@@ -8,7 +8,7 @@ from html import escape
 
 from nimbus_hub.client.resources import Lease
 
-__all__ = ["ended_notice", "how_it_ended"]
+__all__ = ["ended_notice", "ending_notice", "how_it_ended"]
 
 _DIED = "the session's server ended"
 
@@ -47,6 +47,16 @@ def ended_notice(lease: Lease | None) -> str:
         '<div class="alert alert-warning nimbus-session-ended" role="status">'
         f'Your session ended at <time class="nimbus-ended" datetime="{ended.isoformat()}">'
         f"{ended:%H:%M} UTC</time>: {escape(reason)}.</div>{_SCRIPT}"
+    )
+
+
+def ending_notice(reason: str) -> str:
+    """Return an alert for a session that is being stopped; the page looks again soon."""
+    why = reason.rstrip(".")
+    return (
+        '<div class="alert alert-info nimbus-session-ending" role="status">'
+        f"Your session is being stopped{': ' + escape(why) if why else ''} ...</div>"
+        "<script>setTimeout(function () { location.reload(); }, 1000);</script>"
     )
 
 

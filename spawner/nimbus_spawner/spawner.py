@@ -25,7 +25,7 @@ from nimbus_hub.client.resources import Lease
 from nimbus_hub.errors import InvalidRequest, NimbusError
 from nimbus_hub.model.quantities import parse_duration
 from nimbus_spawner.calls import call, call_waiting, deliver, insist, service
-from nimbus_spawner.ended import ended_notice, how_it_ended
+from nimbus_spawner.ended import ended_notice, ending_notice, how_it_ended
 from nimbus_spawner.form import render_form, unavailable_form
 from nimbus_spawner.grant import SessionRequest, lease_env, session_request
 from nimbus_spawner.options import SessionOptions, options_from_form
@@ -133,6 +133,17 @@ class NimbusSpawner(Spawner):  # type: ignore[misc]
             return Markup("")
         last = next((lease for lease in ended if lease.name == self.name), None)
         return Markup(ended_notice(last))  # escaped where it is made
+
+    async def ending_notice(self) -> Markup:
+        """Return HTML that says that the running session is being stopped, or nothing."""
+        reason, is_ending = "", self.pending == "stop"
+        if self.lease_id and not is_ending:
+            try:
+                lease = await call(self.client.lease, self.lease_id)
+            except NimbusError:
+                return Markup("")
+            reason, is_ending = lease.reason, lease.state == "expiring" or lease.is_ended
+        return Markup(ending_notice(reason) if is_ending else "")
 
     async def progress(self) -> AsyncIterator[dict[str, int | str]]:
         """Yield what happens during a start."""

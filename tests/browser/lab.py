@@ -79,7 +79,6 @@ class Lab:
         handle = self.page.locator(".lm-DockPanel-handle[data-orientation=horizontal]")
         handle = handle.and_(self.page.locator(":not(.lm-mod-hidden)"))
         self._drag(handle, window["x"] + 0.45 * window["width"], middle)
-        self.notebook.cell(number).locator(".jp-OutputCollapser").click()
 
     def _drag(self, what: Locator, x: float, y: float) -> None:
         start = what.bounding_box()

@@ -17,7 +17,7 @@ import pytest
 from playwright.sync_api import FrameLocator, Page, Response, expect
 
 from tests.browser.lab import Lab, write_notebook
-from tests.hub.conftest import ROOT, HubProcess, User
+from tests.hub.conftest import ROOT, HubProcess
 
 pytestmark = pytest.mark.browser
 
@@ -112,6 +112,7 @@ def test_a_running_job_is_watched_and_stopped(lab: Lab, page: Page, picture: Pic
     _expect_curve(curve, least=0.9)
     curve.locator("button.reload-button").click()
     _expect_curve(curve, least=0.95)
+    notebook.cell(0).scroll_into_view_if_needed()
     picture("session")
     view.get_by_role("button", name="Stop").click()
     expect(view).to_contain_text("Stopped from the notebook", timeout=LONG_MILLISECONDS)
@@ -152,9 +153,10 @@ def test_at_the_end_documents_are_saved_and_the_session_is_stopped(
     assert "last minute" in (hub.home / "notes.ipynb").read_text()
     page.get_by_role("button", name="Start a new session").click()
     page.wait_for_url("**/hub/home")
-    notice = page.get_by_text("Your session ended at")
-    expect(notice).to_be_visible()
-    assert re.search(r"ended at \d\d?:\d\d.*lease", notice.inner_text())
+    # Until the server is stopped, the page says so and looks again by itself.
+    notice = page.locator(".nimbus-session-ended")
+    expect(notice).to_be_visible(timeout=LONG_MILLISECONDS)
+    assert re.search(r"ended at \d\d?:\d\d.*lease ran out", notice.inner_text())
     expect(page.get_by_role("button", name="Start My Server")).to_be_visible()
     picture("lease-ended")
 
@@ -162,7 +164,7 @@ def test_at_the_end_documents_are_saved_and_the_session_is_stopped(
 def test_the_next_log_in_says_why_and_when(
     hub: HubProcess, lab: Lab, page: Page, picture: Picture
 ) -> None:
-    page.get_by_role("link", name="Logout").click()
+    page.get_by_role("button", name="Logout").click()
     lab.log_in(hub.password)
     lab.open_form()
     expect(page.get_by_text("Your session ended at")).to_be_visible()
@@ -188,6 +190,7 @@ def _furnish(home: Path) -> None:
         [
             "%nimbus_run --framework pytorch --workers 2 train.py",
             "%nimbus_tensorboard --height 740",
+            "",
         ],
     )
     write_notebook(home / "notes.ipynb", ["1 + 1"])

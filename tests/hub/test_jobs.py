@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from nimbus_hub.client import Client
 from nimbus_hub.up.processes import ProcessRecord
-
 from tests.hub.conftest import HubProcess, User, wait_for
 
 pytestmark = pytest.mark.hub

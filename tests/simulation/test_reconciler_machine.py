@@ -8,7 +8,7 @@ hold is checked.
 import asyncio
 import tempfile
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -20,7 +20,6 @@ from hypothesis.stateful import (
     Bundle,
     RuleBasedStateMachine,
     consumes,
-    initialize,
     invariant,
     multiple,
     precondition,
@@ -29,7 +28,7 @@ from hypothesis.stateful import (
 
 from nimbus_hub.control.control import Control
 from nimbus_hub.control.settings import Settings
-from nimbus_hub.errors import Conflict, Impossible, InvalidRequest, Unavailable
+from nimbus_hub.errors import Conflict, Impossible, Unavailable
 from nimbus_hub.executors.fake import FakeExecutor
 from nimbus_hub.model.host import Gpu, Host
 from nimbus_hub.model.job import JOB_MOVES, Job, JobState, Launch

@@ -70,11 +70,12 @@ check: $(STAMPS)/dev $(STAMPS)/lab ## style, types, layers, documentation
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/lint-imports
+	$(BIN)/pytest -q tests/unit/test_layers.py tests/unit/test_docs.py
 	$(JLPM) lint
+	$(JLPM) types:check
 
 bench: $(STAMPS)/dev ## session start and job start beside the stock ones
-	$(BIN)/python -m pytest tests/benchmarks -s $(ARGS)
+	$(BIN)/python -m tests.benchmarks $(ARGS)
 
 stop-all: ## end the hub, all sessions and all jobs
 	@test -x $(BIN)/nimbus-hub || { echo "nothing was installed here, so nothing runs"; exit 1; }

@@ -12,7 +12,7 @@ from nimbus_hub.api.handler import ApiHandler, Operation, Query
 from nimbus_hub.api.identity import Scope
 from nimbus_hub.api.leases import IS_LIVE, WaitQuery
 from nimbus_hub.api.views import job_view, plan_view, slot_groups
-from nimbus_hub.control.bus import Change
+from nimbus_hub.control.bus import Change, deadline
 from nimbus_hub.control.jobs import JobView
 from nimbus_hub.errors import NotFound
 from nimbus_hub.model.job import Job, Launch
@@ -117,8 +117,11 @@ class JobHandler(JobBase):
 
         with self.services.control.bus.subscribe(wanted) as changes:
             shown = job_view(await self.own(job_id))
-            if query.after is not None and shown.version <= query.after:
-                await changes.get(query.timeout)
+            left = deadline(query.timeout)
+            # News may be older than what was just read: only the version counts.
+            while query.after is not None and shown.version <= query.after:
+                if await changes.get(left()) is None:
+                    break
                 shown = job_view(await self.own(job_id))
         self.reply(shown)
 

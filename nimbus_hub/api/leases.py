@@ -11,7 +11,7 @@ from nimbus_hub.api import schemas
 from nimbus_hub.api.handler import ApiHandler, Operation, Query
 from nimbus_hub.api.identity import Scope
 from nimbus_hub.api.views import lease_view, slot_groups
-from nimbus_hub.control.bus import Change
+from nimbus_hub.control.bus import Change, deadline
 from nimbus_hub.errors import Forbidden
 from nimbus_hub.model.lease import Lease, LeaseKind, LeaseState
 from nimbus_hub.model.quantities import parse_duration
@@ -122,8 +122,11 @@ class LeaseHandler(LeaseBase):
         query = self.parse_query(WaitQuery)
         with self.services.control.bus.subscribe(changes_of(lease_id)) as changes:
             lease = await self.own(lease_id)
-            if query.after is not None and lease.version <= query.after:
-                await changes.get(query.timeout)
+            left = deadline(query.timeout)
+            # News may be older than what was just read: only the version counts.
+            while query.after is not None and lease.version <= query.after:
+                if await changes.get(left()) is None:
+                    break
                 lease = await self.own(lease_id)
         self.reply(self.show(lease))
 

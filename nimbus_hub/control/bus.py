@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from nimbus_hub.model.job import Job
 from nimbus_hub.model.lease import Lease
 
-__all__ = ["Bus", "Change", "Subscription", "Warned"]
+__all__ = ["Bus", "Change", "Subscription", "Warned", "deadline"]
 
 _BACKLOG = 1000
 
@@ -59,6 +59,13 @@ class Subscription:
         except TimeoutError:
             return None
         return self._changes.popleft()
+
+
+def deadline(seconds: float) -> Callable[[], float]:
+    """Return what tells the seconds that are left, from now on, never less than 0."""
+    loop = asyncio.get_running_loop()
+    end = loop.time() + seconds
+    return lambda: max(0.0, end - loop.time())
 
 
 class Bus:

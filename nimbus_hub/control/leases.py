@@ -64,7 +64,7 @@ class Leases:
             length=self.policy(kind).length(length),
             created_at=now,
             environment=environment,
-            reason="waiting for the scheduler",
+            reason="being scheduled",
             wait_until=None if wait is None else now + wait,
         )
         self._refuse_impossible(lease)

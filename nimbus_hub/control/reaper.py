@@ -123,7 +123,8 @@ class Reaper:
         if lease.target is not None or lease.expires_at is None:
             return None
         if now >= lease.expires_at:
-            ran_out = f"its lease ran out at {lease.expires_at:%H:%M} UTC and was not renewed"
+            # Who shows this shows the time too, in the reader's zone.
+            ran_out = "its lease ran out and was not renewed"
             return lease.ending(LeaseState.EXPIRED, ran_out, now)
         is_session = lease.kind is LeaseKind.SESSION and lease.state is LeaseState.GRANTED
         if is_session and lease.granted_at and now >= lease.granted_at + self._settings.start:

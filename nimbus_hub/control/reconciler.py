@@ -132,8 +132,10 @@ class Reconciler:
                 await asyncio.sleep(_pause_seconds(0.1, failures))
                 continue
             pause = (next_look - self._records.clock.now()).total_seconds()
+            # Not wait_for(): on Python 3.11 it loses a cancellation that comes with the event.
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._woken.wait(), max(pause, 0.01))
+                async with asyncio.timeout(max(pause, 0.01)):
+                    await self._woken.wait()
 
     async def _grant(self, leases: Sequence[Lease], now: datetime) -> None:
         """Have the scheduler decide, and record what it decided in one write."""

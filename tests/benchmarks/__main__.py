@@ -93,6 +93,8 @@ def main(rounds: int, only: str | None, file: Path | None) -> None:
         comparisons, notes = asyncio.run(measure(rounds, parts))
     except TimeoutError as error:
         raise click.ClickException(f"not done after {_LIMIT_SECONDS:.0f} s") from error
+    except asyncio.CancelledError:
+        raise click.ClickException("interrupted; everything was ended") from None
     except RuntimeError as error:
         raise click.ClickException(str(error)) from error
     if file:

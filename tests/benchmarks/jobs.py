@@ -121,10 +121,17 @@ async def _read(stream: asyncio.StreamReader | None) -> str:
 
 
 def _remove_jobs(service_url: str, token: str) -> None:
-    """Remove what the jobs left in the user's home; the hub had no other jobs."""
+    """Remove what the jobs left in the user's home; the hub had no other jobs.
+
+    One that still runs, since measuring was interrupted, is stopped first.
+    """
     home = Path(pwd.getpwuid(os.geteuid()).pw_dir) / "nimbus"
     with Client(service_url, token) as client:
         for job in client.jobs(state="all"):
+            if not job.is_ended:
+                job = client.stop(job.id, reason="the benchmark was interrupted")
+            while not job.is_ended:
+                job = client.job(job.id, after=job.version, timeout=10)
             shutil.rmtree(home / job.id, ignore_errors=True)
     with suppress(OSError):
         home.rmdir()  # only if nothing else is in it

@@ -10,8 +10,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from playwright.sync_api import Page, sync_playwright
-from pytest import CallInfo, FixtureRequest, Item, StashKey, TestReport
+from playwright.sync_api import Page, Response, ViewportSize, sync_playwright
 
 from tests.browser.lab import SLOW_MILLISECONDS, Lab
 from tests.hub.conftest import ROOT, HubProcess, User, free_port, proxy_cache, wait_for
@@ -19,7 +18,7 @@ from tests.hub.conftest import ROOT, HubProcess, User, free_port, proxy_cache, w
 __all__ = ["proxy_cache"]
 
 ARTIFACTS = ROOT / "artifacts" / "browser"
-_WINDOW = {"width": 1400, "height": 900}
+_WINDOW: ViewportSize = {"width": 1400, "height": 900}
 _FLAGS = (
     "--no-sandbox",
     "--disable-gpu",
@@ -29,13 +28,13 @@ _FLAGS = (
     "--disable-component-update",
     "--disable-sync",
 )
-_FAILED = StashKey[str]()
+_FAILED = pytest.StashKey[str]()
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(
-    item: Item, call: CallInfo[None]
-) -> Generator[None, TestReport, TestReport]:
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     report = yield
     if report.failed and item.parent is not None:
         item.parent.stash.setdefault(_FAILED, item.name)
@@ -78,9 +77,12 @@ def console(page: Page) -> list[str]:
     lines: list[str] = []
     page.on("console", lambda message: lines.append(f"{message.type}: {message.text}"))
     page.on("pageerror", lambda error: lines.append(f"uncaught: {error}"))
-    page.on("response", lambda answer: answer.status >= 400 and lines.append(
-        f"{answer.status} {answer.request.method} {answer.url}"
-    ))  # fmt: skip
+
+    def note(answer: Response) -> None:
+        if answer.status >= 400:
+            lines.append(f"{answer.status} {answer.request.method} {answer.url}")
+
+    page.on("response", note)
     return lines
 
 
@@ -102,7 +104,7 @@ def picture(page: Page) -> Callable[[str], None]:
 
 @pytest.fixture(autouse=True)
 def step(
-    request: FixtureRequest, hub: HubProcess, page: Page, console: list[str]
+    request: pytest.FixtureRequest, hub: HubProcess, page: Page, console: list[str]
 ) -> Iterator[None]:
     """Each test goes on where the one before it ended; if that failed, so does this one."""
     broken = request.node.parent.stash.get(_FAILED, None)

@@ -84,7 +84,9 @@ class Lab:
         start = what.bounding_box()
         assert start is not None
         mouse = self.page.mouse
-        mouse.move(start["x"] + min(20, start["width"] / 2), start["y"] + min(10, start["height"] / 2))
+        mouse.move(
+            start["x"] + min(20, start["width"] / 2), start["y"] + min(10, start["height"] / 2)
+        )
         mouse.down()
         mouse.move(x, y, steps=10)
         mouse.up()
@@ -149,7 +151,7 @@ class Notebook:
 
 def write_notebook(path: Path, cells: Sequence[str]) -> None:
     """Write a notebook with these cells of code."""
-    made = [
+    made: list[dict[str, object]] = [
         {
             "cell_type": "code",
             "id": f"cell-{number}",

@@ -120,7 +120,9 @@ def test_a_running_job_is_watched_and_stopped(lab: Lab, page: Page, picture: Pic
     picture("stopped")
 
 
-def test_a_session_stopped_by_its_user_ends_without_a_word(hub: HubProcess, lab: Lab, page: Page) -> None:
+def test_a_session_stopped_by_its_user_ends_without_a_word(
+    hub: HubProcess, lab: Lab, page: Page
+) -> None:
     page.goto(f"{hub.url}/hub/home")
     page.get_by_role("button", name="Stop My Server").click()
     expect(page.get_by_role("button", name="Start My Server")).to_be_visible()
@@ -136,7 +138,9 @@ def test_the_last_minute_is_announced(
     lab.open("notes.ipynb")
     title = page.get_by_role("dialog").get_by_text("The lease ends in 1 minute")
     expect(title).to_be_visible(timeout=LONG_MILLISECONDS)
-    expect(page.locator(".Toastify__toast")).to_contain_text("unsaved variables of kernels are lost")
+    expect(page.locator(".Toastify__toast")).to_contain_text(
+        "unsaved variables of kernels are lost"
+    )
     picture("lease-warning")
     page.get_by_role("button", name="Let it end").click()
 
@@ -176,7 +180,9 @@ def _furnish(home: Path) -> None:
     for name in ("first_run.ipynb", "digits.py"):
         shutil.copy(EXAMPLES / name, home)
     slow = (EXAMPLES / "digits.py").read_text().replace("lr=0.003", "lr=0.0002")
-    (home / "train.py").write_text(slow.replace("range(30)", "range(2000)").replace("of 30", "of 2000"))
+    (home / "train.py").write_text(
+        slow.replace("range(30)", "range(2000)").replace("of 30", "of 2000")
+    )
     write_notebook(
         home / "others.ipynb",
         [

@@ -11,9 +11,11 @@ from collections import Counter
 from collections.abc import Awaitable, Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from pathlib import Path
 from typing import TypeVar
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -38,6 +40,9 @@ from nimbus_hub.store.snapshots import SnapshotStore
 from nimbus_hub.store.store import Store
 
 T = TypeVar("T")
+
+# A failure is shrunk for minutes before it is told.
+pytestmark = pytest.mark.timeout(900)
 
 GIB = 2**30
 START = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -177,12 +182,21 @@ class ServiceMachine(RuleBasedStateMachine):
         ]
 
     def refusable(self, what: Awaitable[object]) -> bool:
-        """Do what may be refused for the state things are in; tell whether it was not."""
-        try:
-            self.do(what)
-        except Conflict:
-            return False
-        return True
+        """Do what may be refused for the state things are in; tell whether it was not.
+
+        A pass is made at the same time: each may come first, and neither may undo the other.
+        """
+
+        async def race() -> BaseException | None:
+            refusal, failure = await asyncio.gather(what, self.a_pass(), return_exceptions=True)
+            if isinstance(failure, BaseException):
+                raise failure
+            return refusal if isinstance(refusal, BaseException) else None
+
+        refusal = self.do(race())
+        if refusal is not None and not isinstance(refusal, Conflict):
+            raise refusal
+        return refusal is None
 
     # Users
 
@@ -378,6 +392,8 @@ class ServiceMachine(RuleBasedStateMachine):
         for lease in leases:
             assert lease.reason or not lease.state.is_end, lease
             before = self.last_lease.get(lease.id, lease)
+            assert lease == before or lease.version > before.version, (before, lease)
+            assert not before.state.is_end or lease == before, (before, lease)
             self.last_lease[lease.id] = lease
             if lease.state.is_end and not before.state.is_end:
                 self.check_end(lease, now)
@@ -448,7 +464,7 @@ def check_history(store: Store, object_id: str, moves: dict[str, set[str]]) -> N
     """Every change that people saw is one the table has."""
     states = [event.state for event in store.history(object_id)]
     assert states[0] == "queued"
-    for before, after in zip(states, states[1:], strict=False):
+    for before, after in pairwise(states):
         assert after in moves[before], f"{object_id} went from {before} to {after}"
 
 

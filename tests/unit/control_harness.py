@@ -112,5 +112,5 @@ class World:
 async def until(is_so: Callable[[], object], seconds: float = 5.0) -> None:
     """Let the others work until something is so."""
     async with asyncio.timeout(seconds):
-        while not is_so():
+        while not is_so():  # noqa: ASYNC110 - any condition, also without an event
             await asyncio.sleep(0.001)

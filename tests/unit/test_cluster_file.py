@@ -22,7 +22,9 @@ def file(tmp_path: Path, content: str | bytes) -> Path:
 def host(**values: str) -> str:
     """Return a file with one host; a value replaces that key's."""
     entry = {"name": "gpu-1", "cpus": "16", "memory": "64G", **values}
-    return "hosts:\n  - " + "\n    ".join(f"{key}: {value}" for key, value in entry.items() if value)
+    return "hosts:\n  - " + "\n    ".join(
+        f"{key}: {value}" for key, value in entry.items() if value
+    )
 
 
 def test_hosts_are_read_with_all_they_have(tmp_path: Path) -> None:

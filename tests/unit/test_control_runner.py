@@ -17,7 +17,7 @@ from nimbus_hub.model.job import Job, JobState
 from nimbus_hub.model.lease import LeaseState
 from nimbus_hub.model.replica import Replica, ReplicaSpec, ReplicaState
 from nimbus_hub.model.slot import Slot
-from tests.unit.control_harness import CPU_1, GPU_1, World
+from tests.unit.control_harness import GPU_1, World
 
 REPLICA = Replica("j-1.1.worker-0", "j-1", 1, "worker", 0, 0, "gpu-1")
 
@@ -61,9 +61,7 @@ async def test_a_refused_start_fails_the_job_with_the_reason(
     assert world.store.lease(job.lease_id).state is LeaseState.RELEASED
 
 
-async def test_a_start_that_a_crash_cut_off_is_done_again(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_start_that_a_crash_cut_off_is_done_again(world: World) -> None:
     world.executor.auto_run = False
     job = await world.running()
     assert [r.state for r in world.replicas(job)] == [ReplicaState.STARTING]
@@ -188,7 +186,3 @@ async def test_a_gang_that_is_not_complete_in_time_is_given_up(world: World) -> 
     await world.passes(6)
     over = world.job(job)
     assert (over.state, over.reason) == (JobState.FAILED, "worker-0 did not start within 5m")
-
-
-async def test_hosts_are_as_expected(world: World) -> None:
-    assert world.control.inventory.hosts == (CPU_1, GPU_1)

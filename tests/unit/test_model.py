@@ -95,13 +95,16 @@ def test_a_grant_sets_slots_and_ends_and_forgets_the_queue() -> None:
 
 
 def test_the_time_of_a_lease_counts_from_its_activation() -> None:
-    assert replace(
-        GRANTED,
-        state=LeaseState.ACTIVE,
-        active_at=NOW + MINUTE,
-        expires_at=NOW + MINUTE + 2 * HOUR,
-        latest_end=NOW + MINUTE + 12 * HOUR,
-    ) == ACTIVE
+    assert (
+        replace(
+            GRANTED,
+            state=LeaseState.ACTIVE,
+            active_at=NOW + MINUTE,
+            expires_at=NOW + MINUTE + 2 * HOUR,
+            latest_end=NOW + MINUTE + 12 * HOUR,
+        )
+        == ACTIVE
+    )
     with pytest.raises(Conflict, match="queued and cannot be activated"):
         QUEUED.activated(NOW)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import timedelta
 
 import pytest
@@ -54,7 +55,12 @@ def test_memory_is_read_in_binary_units(text: str | int, size: int) -> None:
 
 @pytest.mark.parametrize(
     ("text", "gpus"),
-    [("2", (2, None)), (0, (0, None)), ("A100:2", (2, "A100")), ("rtx-4090.x:1", (1, "rtx-4090.x"))],
+    [
+        ("2", (2, None)),
+        (0, (0, None)),
+        ("A100:2", (2, "A100")),
+        ("rtx-4090.x:1", (1, "rtx-4090.x")),
+    ],
 )
 def test_gpus_are_a_number_or_a_model_and_a_number(
     text: str | int, gpus: tuple[int, str | None]
@@ -104,10 +110,9 @@ def test_odd_amounts_are_refused_in_a_sentence(
 @given(st.text())
 @pytest.mark.parametrize("parse", PARSERS)
 def test_any_text_is_read_or_refused(parse: Callable[[str], object], text: str) -> None:
-    try:
+    # Any other exception would be a failure of the service.
+    with suppress(InvalidRequest):
         parse(text)
-    except InvalidRequest as error:
-        assert "must be" in error.message
 
 
 @given(st.integers(1, 10**9 - 1))

@@ -151,7 +151,7 @@ class NimbusHub(Application):
         ending = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, ending.set)
-        hub = HubOAuth(cache_max_age=60 if self.trust_token_cache else 0)
+        hub = HubOAuth.instance(cache_max_age=60 if self.trust_token_cache else 0)
         sessions = HubSessions(hub.api_url, hub.api_token)
         control = self.control(sessions)
         acting = asyncio.create_task(control.reconciler.run())
@@ -228,7 +228,7 @@ class NimbusHub(Application):
         jobs = JobIdentity(control.settings.job_token_secret, control.records.job)
         services = Services(control, (jobs, HubIdentity(hub)))
         web = WebApplication(
-            [*tornado_routes(prefix, services), *page_routes(prefix, control, hub)],
+            [*tornado_routes(prefix, services), *page_routes(prefix, control)],
             openapi=description(),
             template_path=str(Path(__file__).parent / "web" / "templates"),
             cookie_secret=secrets.token_bytes(32),

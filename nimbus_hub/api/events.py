@@ -18,6 +18,9 @@ from nimbus_hub.model.lease import Lease
 __all__ = ["EventsHandler"]
 
 
+_LONGEST_ID = 18  # digits; a larger number is no id of ours
+
+
 class EventsHandler(EventStreamHandler):
     """Leases, jobs and warnings of the caller; an administrator's: of everybody."""
 
@@ -38,11 +41,15 @@ class EventsHandler(EventStreamHandler):
     async def _catch_up(self) -> None:
         records = self.services.control.records
         last = self.request.headers.get("Last-Event-ID", "")
-        if not last.isdecimal():
+        if not last.isdecimal() or len(last) > _LONGEST_ID:
             await self.ping()
             return
-        missed = await records.read(records.store.events, self.owner, int(last))
-        for object_id in dict.fromkeys(event.object_id for event in missed):
+        after = int(last)
+        missed: dict[str, None] = {}
+        while events := await records.read(records.store.events, self.owner, after):
+            missed |= dict.fromkeys(event.object_id for event in events)
+            after = events[-1].id
+        for object_id in missed:
             is_job = object_id.startswith("j-")
             change = await (records.job(object_id) if is_job else records.lease(object_id))
             await self._send_change(change)

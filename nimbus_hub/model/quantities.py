@@ -90,8 +90,10 @@ def parse_cpus(value: str | int | float) -> int:
         milli = round(float(str(value).strip()) * 1000)
     except (ValueError, OverflowError):
         raise InvalidRequest(f"cpus must be a number like 2 or 0.5, got {value!r}") from None
-    if not 0 < milli < 10**9:
-        raise InvalidRequest(f"cpus must be more than 0 and less than 1000000, got {value!r}")
+    if milli <= 0:
+        raise InvalidRequest(f"cpus must be more than 0, got {value!r}")
+    if milli >= 10**9:
+        raise InvalidRequest(f"cpus must be less than 1000000, got {value!r}")
     return milli
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from jupyterhub.services.auth import HubOAuth, HubOAuthCallbackHandler, HubOAuthenticated
+from jupyterhub.services.auth import HubOAuthCallbackHandler, HubOAuthenticated
 from tornado.web import RequestHandler, authenticated
 
 from nimbus_hub.control.capacity import gpu_counts, host_uses
@@ -18,10 +18,9 @@ Route = tuple[str, type[RequestHandler], dict[str, object]]
 class HomeHandler(HubOAuthenticated, RequestHandler):  # type: ignore[misc]
     """One page, rendered for who is logged in at the hub."""
 
-    def initialize(self, control: Control, hub_auth: HubOAuth) -> None:
+    def initialize(self, control: Control) -> None:
         """Take what the page shows."""
         self.control = control
-        self.hub_auth = hub_auth
 
     def set_default_headers(self) -> None:
         """Keep the page out of caches and frames."""
@@ -50,11 +49,11 @@ class HomeHandler(HubOAuthenticated, RequestHandler):  # type: ignore[misc]
         )
 
 
-def page_routes(prefix: str, control: Control, hub_auth: HubOAuth) -> list[Route]:
+def page_routes(prefix: str, control: Control) -> list[Route]:
     """Return the pages' routes below ``prefix`` (no slash at its end)."""
     return [
-        (prefix + "/?", HomeHandler, {"control": control, "hub_auth": hub_auth}),
-        (prefix + "/oauth_callback", HubOAuthCallbackHandler, {"hub_auth": hub_auth}),
+        (prefix + "/?", HomeHandler, {"control": control}),
+        (prefix + "/oauth_callback", HubOAuthCallbackHandler, {}),
     ]
 
 

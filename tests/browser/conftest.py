@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import pwd
 import shutil
+import sqlite3
 from collections.abc import Callable, Generator, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import psutil
@@ -49,14 +51,12 @@ def hub(tmp_path_factory: pytest.TempPathFactory, proxy_cache: Path) -> Iterator
     hub.home.mkdir()
     hub.state.create()
     shutil.copytree(proxy_cache, hub.state.proxy, symlinks=True)
-    jobs = _job_directories()
     try:
         hub.start()
         yield hub
     finally:
         hub.stop_all()
-        for directory in _job_directories() - jobs:
-            shutil.rmtree(directory)
+        _remove_jobs(hub)
         wait_for(lambda: not _processes_of(hub), 10, "all processes of the hub gone")
 
 
@@ -104,7 +104,7 @@ def picture(page: Page) -> Callable[[str], None]:
 
 @pytest.fixture(autouse=True)
 def step(
-    request: pytest.FixtureRequest, hub: HubProcess, page: Page, console: list[str]
+    request: pytest.FixtureRequest, page: Page, hub: HubProcess, console: list[str]
 ) -> Iterator[None]:
     """Each test goes on where the one before it ended; if that failed, so does this one."""
     broken = request.node.parent.stash.get(_FAILED, None)
@@ -136,9 +136,12 @@ def _chromium() -> str:
     return found
 
 
-def _job_directories() -> set[Path]:
-    """Return where jobs were; theirs is the account's home, whatever HOME says."""
-    return set((Path(pwd.getpwuid(os.geteuid()).pw_dir) / "nimbus").glob("j-*"))
+def _remove_jobs(hub: HubProcess) -> None:
+    """Remove the files of the hub's jobs: they are in the account's home, whatever HOME says."""
+    home = Path(pwd.getpwuid(os.geteuid()).pw_dir)
+    with closing(sqlite3.connect(hub.state.directory / "nimbus.sqlite")) as database:
+        for (job,) in database.execute("select id from jobs"):
+            shutil.rmtree(home / "nimbus" / job, ignore_errors=True)
 
 
 def _processes_of(hub: HubProcess) -> list[psutil.Process]:

@@ -71,6 +71,21 @@ def test_a_session_holds_a_lease_from_start_to_stop(hub: HubProcess, user: User)
     assert user.leases()[0]["state"] == "released"
 
 
+def test_the_page_shows_what_is_held_and_what_ended(hub: HubProcess, user: User) -> None:
+    user.start(duration="10m")
+    (lease,) = user.leases("live")
+    page = user.http.get("/services/nimbus/")
+    assert page.status_code == 200
+    held, ended = page.text.split("<h2>Ended</h2>")
+    assert lease["id"] in held
+    user.stop()
+    held, ended = user.http.get("/services/nimbus/").text.split("<h2>Ended</h2>")
+    assert lease["id"] in ended
+    with httpx.Client(base_url=hub.url, trust_env=False) as stranger:
+        answer = stranger.get("/services/nimbus/")
+    assert "/hub/api/oauth2/authorize" in answer.headers["location"]
+
+
 def test_a_session_that_dies_releases_its_lease_and_the_user_is_told(
     hub: HubProcess, user: User
 ) -> None:

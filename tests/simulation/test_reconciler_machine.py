@@ -13,13 +13,16 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
+from random import Random
 from typing import TypeVar
+from unittest import mock
 
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     Bundle,
+    MultipleResults,
     RuleBasedStateMachine,
     consumes,
     invariant,
@@ -100,6 +103,9 @@ class ServiceMachine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
+        # Ids decide who is first among those who come at the same time.
+        self.ids = mock.patch("nimbus_hub.control.tokens.secrets.choice", Random(0).choice)
+        self.ids.start()
         self.directory = tempfile.TemporaryDirectory()
         self.runner = asyncio.Runner()
         self.clock = HandClock()
@@ -115,6 +121,7 @@ class ServiceMachine(RuleBasedStateMachine):
         try:
             self.everything_comes_to_an_end()
         finally:
+            self.ids.stop()
             self.control.close()
             self.runner.close()
             self.directory.cleanup()
@@ -217,7 +224,7 @@ class ServiceMachine(RuleBasedStateMachine):
         gpus: int,
         length: timedelta | None,
         wait: timedelta | None,
-    ) -> object:
+    ) -> MultipleResults[str] | str:
         groups = [SlotGroup("notebook", 1, cpus, GIB, gpus)]
         try:
             lease = self.control.leases.draft(
@@ -284,6 +291,22 @@ class ServiceMachine(RuleBasedStateMachine):
     def stop(self, job_id: str) -> None:
         self.asked.add(self.control.records.store.job(job_id).lease_id)
         self.refusable(self.control.jobs.stop(job_id, "stopped by its owner"))
+
+    @rule(target=jobs, owner=st.sampled_from(["ada", "bob"]), is_lease=st.booleans())
+    def change_of_mind(self, owner: str, is_lease: bool) -> str:
+        """Submit and stop at once: the stop meets the grant and the start."""
+        launch = Launch(("python", "train.py"))
+        groups = [SlotGroup("worker", 1, 500, GIB)]
+        view = self.do(self.control.jobs.submit(owner, launch, groups))
+        self.asked.add(view.lease.id)
+        if is_lease:
+            self.refusable(self.control.leases.release(view.lease.id, "given back by its owner"))
+        else:
+            self.refusable(self.control.jobs.stop(view.job.id, "stopped by its owner"))
+        self.settle()
+        job = self.control.records.store.job(view.job.id)
+        assert job.state.is_end or job.target is not None, f"the stop of {job} was lost"
+        return view.job.id
 
     @rule(job_id=jobs)
     def release_a_jobs_lease(self, job_id: str) -> None:
@@ -469,7 +492,7 @@ def check_history(store: Store, object_id: str, moves: dict[str, set[str]]) -> N
 
 
 ServiceMachine.TestCase.settings = settings(
-    max_examples=40,
+    max_examples=25,
     stateful_step_count=40,
     deadline=None,
     derandomize=True,

@@ -4,7 +4,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from nimbus_spawner.ended import ended_notice, how_it_ended
+from nimbus_spawner.ended import ended_notice, ending_notice, how_it_ended
 from nimbus_spawner.grant import lease_env, session_request
 from nimbus_spawner.local import refusal
 from nimbus_spawner.options import SessionOptions
@@ -152,6 +152,12 @@ def test_the_notice_says_when_and_why_and_is_escaped():
         'Your session ended at <time class="nimbus-ended" datetime="2026-11-23T12:00:00+00:00">'
         "12:00 UTC</time>: &lt;b&gt;.</div>"
     )
+
+
+def test_a_session_that_is_being_stopped_says_why_and_the_page_looks_again():
+    notice = ending_notice("its <lease> ran out.")
+    assert "Your session is being stopped: its &lt;lease&gt; ran out ...</div>" in notice
+    assert "location.reload()" in notice
 
 
 def test_a_waiting_lease_says_position_reason_and_latest_start():

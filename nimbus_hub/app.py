@@ -34,9 +34,10 @@ from nimbus_hub.control.cluster import read_cluster
 from nimbus_hub.control.control import Control
 from nimbus_hub.control.sessions import Sessions
 from nimbus_hub.control.settings import Settings
-from nimbus_hub.errors import NimbusError
+from nimbus_hub.errors import InvalidRequest, NimbusError
 from nimbus_hub.executors.jupyterhub import HubSessions
 from nimbus_hub.executors.local import LocalExecutor
+from nimbus_hub.model.host import Host
 from nimbus_hub.model.lease import LeaseKind, LeaseState
 from nimbus_hub.model.policy import LeasePolicy
 from nimbus_hub.model.quantities import parse_duration, parse_memory
@@ -178,7 +179,7 @@ class NimbusHub(Application):
             state,
             {name: Path(given["bin"]) for name, given in environments.items()},
             snapshots.unpack,
-            read_cluster(Path(self.cluster_file)) if self.cluster_file else (),
+            self._declared_hosts(),
             self.cpu_overcommit,
         )
         snapshots.remove_leftovers()
@@ -201,6 +202,16 @@ class NimbusHub(Application):
             settings=settings,
             clock=SystemClock(),
         )
+
+    def _declared_hosts(self) -> tuple[Host, ...]:
+        hosts = read_cluster(Path(self.cluster_file)) if self.cluster_file else ()
+        for host in hosts:
+            if host.executor != "local":
+                raise InvalidRequest(
+                    f"{self.cluster_file}: host {host.name} wants the executor "
+                    f"{host.executor!r}; there is 'local'"
+                )
+        return hosts
 
     def _environments(self) -> dict[str, dict[str, str]]:
         own = {

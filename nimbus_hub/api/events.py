@@ -33,12 +33,12 @@ class EventsHandler(EventStreamHandler):
         self.open_stream()
         with self.services.control.bus.subscribe(self._is_own) as changes:
             try:
-                await self._catch_up()
+                await self._catch_up(changes)
                 await self._follow(changes)
             except StreamClosedError:
                 return
 
-    async def _catch_up(self) -> None:
+    async def _catch_up(self, changes: Subscription) -> None:
         records = self.services.control.records
         last = self.request.headers.get("Last-Event-ID", "")
         if not last.isdecimal() or len(last) > _LONGEST_ID:
@@ -52,7 +52,7 @@ class EventsHandler(EventStreamHandler):
         for object_id in missed:
             is_job = object_id.startswith("j-")
             change = await (records.job(object_id) if is_job else records.lease(object_id))
-            await self._send_change(change)
+            await self._send_change(change, changes)
 
     async def _follow(self, changes: Subscription) -> None:
         while not self.gone.is_set():
@@ -66,11 +66,13 @@ class EventsHandler(EventStreamHandler):
             change = waiting.result()
             if changes.is_behind:
                 return  # The reader connects again and catches up from the store.
-            await (self.ping() if change is None else self._send_change(change))
+            await (self.ping() if change is None else self._send_change(change, changes))
 
-    async def _send_change(self, change: Change) -> None:
+    async def _send_change(self, change: Change, changes: Subscription) -> None:
+        """Send a change, with the last event's id only when nothing up to it is left to send."""
         control = self.services.control
-        last = await control.records.read(control.records.store.last_event_id)
+        newest = await control.records.read(control.records.store.last_event_id)
+        last = newest if changes.is_empty else None
         if isinstance(change, Job):
             await self.send("job", job_view(await control.jobs.view(change)), last)
         elif isinstance(change, Lease):

@@ -41,6 +41,11 @@ class Subscription:
     _changes: deque[Change] = field(default_factory=deque)
     _arrived: asyncio.Event = field(default_factory=asyncio.Event)
 
+    @property
+    def is_empty(self) -> bool:
+        """Tell whether everything that came was taken."""
+        return not self._changes
+
     def put(self, change: Change) -> None:
         """Keep a change for the listener."""
         if len(self._changes) >= _BACKLOG:

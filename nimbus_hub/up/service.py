@@ -8,6 +8,7 @@ would undo each other. A service that was left behind is ended before a new one 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import signal
@@ -72,10 +73,9 @@ async def _watch_parent(parent: int, ending: asyncio.Event) -> None:
 
 
 async def _wait(event: asyncio.Event, timeout_seconds: float) -> None:
-    try:
-        await asyncio.wait_for(event.wait(), timeout=timeout_seconds)
-    except TimeoutError:
-        return
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(timeout_seconds):
+            await event.wait()
 
 
 def main() -> None:

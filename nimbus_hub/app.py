@@ -167,6 +167,7 @@ class NimbusHub(Application):
             acting.cancel()
             await asyncio.gather(acting, return_exceptions=True)
             await sessions.close()
+            await self._executor.close()
             control.close()
 
     def control(self, sessions: Sessions) -> Control:
@@ -175,7 +176,7 @@ class NimbusHub(Application):
         state.mkdir(mode=0o700, parents=True, exist_ok=True)
         snapshots = SnapshotStore(state / "snapshots", parse_memory(self.snapshot_limit))
         environments = self._environments()
-        executor = LocalExecutor(
+        self._executor = LocalExecutor(
             state,
             {name: Path(given["bin"]) for name, given in environments.items()},
             snapshots.unpack,
@@ -197,7 +198,7 @@ class NimbusHub(Application):
         return Control(
             store=Store.open(self.database_url or f"sqlite:///{state / 'nimbus.sqlite'}"),
             snapshots=snapshots,
-            executors=[executor],
+            executors=[self._executor],
             sessions=sessions,
             settings=settings,
             clock=SystemClock(),

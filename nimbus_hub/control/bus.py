@@ -79,11 +79,6 @@ class Bus:
     def __init__(self) -> None:
         self._subscriptions: list[Subscription] = []
 
-    @property
-    def is_heard(self) -> bool:
-        """Tell whether anybody listens."""
-        return bool(self._subscriptions)
-
     def publish(self, change: Change) -> None:
         """Tell a change to all who want it."""
         for subscription in self._subscriptions:

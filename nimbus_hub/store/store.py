@@ -152,12 +152,6 @@ class Store:
         with self._database.reading() as connection:
             return _jobs(connection, _newest(JOBS, owner, is_live, limit))
 
-    def job_of_lease(self, lease_id: str) -> Job | None:
-        """Return the newest job that was started on a lease, or None."""
-        query = _newest(JOBS, None, None, 1).where(JOBS.c.lease_id == lease_id)
-        with self._database.reading() as connection:
-            return next(iter(_jobs(connection, query)), None)
-
     def replicas(self, job_id: str, attempt: int | None = None) -> tuple[Replica, ...]:
         """Return a job's replicas by attempt and rank, of one attempt or of all."""
         query = select(REPLICAS).where(REPLICAS.c.job_id == job_id)

@@ -9,10 +9,7 @@ import pytest
 from nimbus_hub.errors import InvalidRequest
 from nimbus_hub.executors.accounts import Account, Accounts
 from nimbus_hub.executors.commands import supervisor_spec
-from nimbus_hub.executors.fake import FakeExecutor
 from nimbus_hub.executors.limits import ReplicaLimits
-from nimbus_hub.executors.registry import Executors
-from nimbus_hub.model.host import Host
 from nimbus_hub.model.replica import ReplicaSpec
 
 ROOT = Account("root", 0, 0, Path("/root"))
@@ -94,12 +91,3 @@ def test_what_the_supervisor_is_told_is_whole() -> None:
 def test_the_services_own_account_is_not_taken_again() -> None:
     told = supervisor_spec(replica_spec({}), ADA, ADA, PROGRAMS, JOB, ReplicaLimits())
     assert (told["account"], told["cgroups"], told["memory_events"]) == (None, [], None)
-
-
-def test_a_host_is_reached_by_the_executor_it_names() -> None:
-    fake = FakeExecutor()
-    executors = Executors({"fake": fake})
-    assert executors.for_host(Host("h1", 1000, 2**30, executor="fake")) is fake
-    assert list(executors) == [fake]
-    with pytest.raises(InvalidRequest, match="there is no executor 'docker'; configured: fake"):
-        executors.for_host(Host("h1", 1000, 2**30, executor="docker"))

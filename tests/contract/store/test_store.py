@@ -93,7 +93,6 @@ def test_what_is_added_is_read_again(store: Store) -> None:
     assert store.lease("l-1") == lease
     assert store.job("j-1") == make_job()
     assert store.replicas("j-1") == replicas
-    assert store.job_of_lease("l-1") == make_job()
     assert store.live() == Live((lease,), (make_job(),), replicas)
 
 
@@ -167,8 +166,6 @@ def test_jobs_are_newest_first_and_filtered(store: Store) -> None:
     assert store.jobs() == (jobs[2], jobs[1], jobs[0])
     assert store.jobs(owner="ann", is_live=True) == (jobs[0],)
     assert store.jobs(is_live=False, limit=5) == (jobs[2],)
-    assert store.job_of_lease("l-1") == jobs[2]
-    assert store.job_of_lease("l-9") is None
 
 
 def test_what_is_not_there_is_not_found(store: Store) -> None:

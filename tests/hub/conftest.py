@@ -23,6 +23,7 @@ from typing import Any
 import httpx
 import pytest
 
+from nimbus_hub.client import Client
 from nimbus_hub.up.account import own_name
 from nimbus_hub.up.processes import ProcessRecord
 from nimbus_hub.up.proxy import install_proxy
@@ -199,6 +200,41 @@ class User:
         return found
 
 
+class Terminal:
+    """A user's terminal: the commands of a session, with the token of its user."""
+
+    def __init__(self, user: User, directory: Path) -> None:
+        token = user.api("POST", f"/users/{user.name}/tokens", json={"expires_in": 3600}).json()
+        url = f"{user.hub.url}/services/nimbus"
+        self.directory = directory
+        self.client = Client(url, token["token"])
+        self.env = {
+            **os.environ,
+            "NIMBUS_API_URL": url,
+            "JUPYTERHUB_API_TOKEN": token["token"],
+        }
+
+    def start(self, command: str, *arguments: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [str(Path(sys.executable).parent / command), *arguments],
+            cwd=self.directory,
+            env=self.env,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def run(self, command: str, *arguments: str) -> tuple[int, str, str]:
+        process = self.start(command, *arguments)
+        out, err = process.communicate(timeout=120)
+        return process.returncode, out, err
+
+    def job(self, job_id: str) -> Any:
+        code, out, err = self.run("nimbus", "ps", "-a", "--json")
+        assert code == 0, err
+        return next(job for job in json.loads(out)["jobs"] if job["id"] == job_id)
+
+
 def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -215,9 +251,20 @@ def proxy_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def hub(tmp_path_factory: pytest.TempPathFactory, proxy_cache: Path) -> Iterator[HubProcess]:
+def configuration() -> str:
+    """What the hub's own configuration file says; a module may say more."""
+    return ""
+
+
+@pytest.fixture(scope="module")
+def hub(
+    tmp_path_factory: pytest.TempPathFactory, proxy_cache: Path, configuration: str
+) -> Iterator[HubProcess]:
     """A hub that is ready."""
     hub = HubProcess(tmp_path_factory.mktemp("hub"), free_port())
+    if configuration:
+        hub.config = hub.directory / "own.py"
+        hub.config.write_text(configuration)
     hub.home.mkdir()
     hub.state.create()
     shutil.copytree(proxy_cache, hub.state.proxy, symlinks=True)
@@ -237,3 +284,16 @@ def user(hub: HubProcess) -> Iterator[User]:
         yield user
         if user.is_running:
             user.stop()
+
+
+@pytest.fixture
+def terminal(user: User, tmp_path: Path) -> Iterator[Terminal]:
+    terminal = Terminal(user, tmp_path)
+    yield terminal
+    for job in terminal.client.jobs(state="all"):
+        if not job.is_ended:
+            terminal.client.stop(job.id)
+            wait_for(lambda job=job: terminal.client.job(job.id).is_ended, 30, "job stopped")
+        if job.output_dir is not None:
+            shutil.rmtree(Path(job.output_dir).parent, ignore_errors=True)
+    terminal.client.close()

@@ -3,21 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import shutil
 import signal
-import subprocess
-import sys
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from nimbus_hub.client import Client
 from nimbus_hub.up.processes import ProcessRecord
-from tests.hub.conftest import HubProcess, User, wait_for
+from tests.hub.conftest import HubProcess, Terminal, User, wait_for
 
 pytestmark = pytest.mark.hub
 
@@ -31,54 +24,6 @@ for tick in range({COUNT}):
     print("rank", rank, "tick", tick, flush=True)
     time.sleep(0.2)
 """
-
-
-class Terminal:
-    """A user's terminal: the commands of a session, with the token of its user."""
-
-    def __init__(self, user: User, directory: Path) -> None:
-        token = user.api("POST", f"/users/{user.name}/tokens", json={"expires_in": 3600}).json()
-        url = f"{user.hub.url}/services/nimbus"
-        self.directory = directory
-        self.client = Client(url, token["token"])
-        self.env = {
-            **os.environ,
-            "NIMBUS_API_URL": url,
-            "JUPYTERHUB_API_TOKEN": token["token"],
-        }
-
-    def start(self, command: str, *arguments: str) -> subprocess.Popen[str]:
-        return subprocess.Popen(
-            [str(Path(sys.executable).parent / command), *arguments],
-            cwd=self.directory,
-            env=self.env,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-
-    def run(self, command: str, *arguments: str) -> tuple[int, str, str]:
-        process = self.start(command, *arguments)
-        out, err = process.communicate(timeout=120)
-        return process.returncode, out, err
-
-    def job(self, job_id: str) -> Any:
-        code, out, err = self.run("nimbus", "ps", "-a", "--json")
-        assert code == 0, err
-        return next(job for job in json.loads(out)["jobs"] if job["id"] == job_id)
-
-
-@pytest.fixture
-def terminal(user: User, tmp_path: Path) -> Iterator[Terminal]:
-    terminal = Terminal(user, tmp_path)
-    yield terminal
-    for job in terminal.client.jobs(state="all"):
-        if not job.is_ended:
-            terminal.client.stop(job.id)
-            wait_for(lambda job=job: terminal.client.job(job.id).is_ended, 30, "job stopped")
-        if job.output_dir is not None:
-            shutil.rmtree(Path(job.output_dir).parent, ignore_errors=True)
-    terminal.client.close()
 
 
 def submitted(terminal: Terminal, *options: str) -> str:

@@ -106,7 +106,7 @@ async def _run(wish: Wish, say: Callable[[str], None]) -> int:
     over = asyncio.create_task(hub.wait())
     try:
         if await _until_ready(addresses, over, told):
-            _greet(state, addresses, say)
+            _greet(wish, state, addresses, say)
             await _first(over, told)
     finally:
         if not over.done():
@@ -181,10 +181,12 @@ async def _ended(hub: asyncio.subprocess.Process, over: asyncio.Task[int]) -> in
         return await over
 
 
-def _greet(state: State, addresses: Addresses, say: Callable[[str], None]) -> None:
+def _greet(wish: Wish, state: State, addresses: Addresses, say: Callable[[str], None]) -> None:
     name = own_name().lower()
     say("")
     say(f"  Nimbus Hub is ready: {addresses.url}")
+    if wish.config is not None:
+        say(f"  If {wish.config.name} has a log-in of its own, it is that; else:")
     if (state.secrets / "password").exists():
         say(f"  Log in as {name} with your password (a new one: nimbus-hub password).")
     else:

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import nimbus_spawner
-from nimbus_spawner.local import NimbusLocalSpawner
+from nimbus_spawner.local import NimbusLocalSpawner, refusal
 
 from nimbus_hub.up.account import own_home, own_name
 from nimbus_hub.up.login import OwnerAuthenticator
@@ -142,3 +142,15 @@ c.JupyterHub.tornado_settings = {"slow_spawn_timeout": 0.2}
 
 if own_config:
     load_subconfig(own_config)  # noqa: F821
+
+# An environment is the same software in sessions as in jobs.
+if "environments" in c.NimbusHub and "environment_bins" not in c.NimbusLocalSpawner:
+    c.NimbusLocalSpawner.environment_bins = {
+        name: given["bin"] for name, given in dict(c.NimbusHub.environments).items()
+    }
+
+# Who shares an account shares everything: users whom this hub could not keep apart are refused
+# now, and not only when they start a session.
+if c.JupyterHub.spawner_class is NimbusLocalSpawner and os.geteuid() != 0:
+    for user in sorted(set(c.Authenticator.allowed_users) - {owner}):
+        raise SystemExit(refusal(user, own_name(), is_root=False))

@@ -41,11 +41,12 @@ from nimbus_hub.model.host import Host
 from nimbus_hub.model.lease import LeaseKind, LeaseState
 from nimbus_hub.model.policy import LeasePolicy
 from nimbus_hub.model.quantities import parse_duration, parse_memory
+from nimbus_hub.model.text import one_line
 from nimbus_hub.store.snapshots import SnapshotStore
 from nimbus_hub.store.store import Store
 from nimbus_hub.web.home import page_routes
 
-__all__ = ["NimbusHub", "end_everything", "main"]
+__all__ = ["NimbusHub", "OneLine", "end_everything", "main"]
 
 log = logging.getLogger(__name__)
 
@@ -109,7 +110,7 @@ class NimbusHub(Application):
         config=True
     )
     trust_token_cache = Bool(
-        True, help="Keep the hub's answer about a token for a minute instead of asking each time"
+        True, help="Keep the hub's answer about a token for a minute; otherwise for a second"
     ).tag(config=True)
 
     @validate(
@@ -140,10 +141,9 @@ class NimbusHub(Application):
 
     def start(self) -> None:
         """Serve until told to end."""
-        logging.basicConfig(
-            level=cast("int", self.log_level),
-            format="%(asctime)s %(levelname)s %(name)s: %(message)s",
-        )
+        handler = logging.StreamHandler()
+        handler.setFormatter(OneLine("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+        logging.basicConfig(level=cast("int", self.log_level), handlers=[handler])
         logging.getLogger("httpx").setLevel(logging.WARNING)
         asyncio.run(self.serve())
 
@@ -152,7 +152,7 @@ class NimbusHub(Application):
         ending = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, ending.set)
-        hub = HubOAuth.instance(cache_max_age=60 if self.trust_token_cache else 0)
+        hub = HubOAuth.instance(cache_max_age=self.token_cache_seconds)
         sessions = HubSessions(hub.api_url, hub.api_token)
         control = self.control(sessions)
         acting = asyncio.create_task(control.reconciler.run())
@@ -169,6 +169,12 @@ class NimbusHub(Application):
             await sessions.close()
             await self._executor.close()
             control.close()
+
+    @property
+    def token_cache_seconds(self) -> int:
+        """Return how long the hub's answer about a token is kept."""
+        # JupyterHub takes 0 for "for ever".
+        return 60 if self.trust_token_cache else 1
 
     def control(self, sessions: Sessions) -> Control:
         """Put the control layer together."""
@@ -252,6 +258,14 @@ class NimbusHub(Application):
         return server
 
 
+class OneLine(logging.Formatter):
+    """Writes each record as one line, whatever names and reasons are in it."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
+        """Return the record's line; a traceback follows it as it is."""
+        return one_line(super().formatMessage(record))
+
+
 class _NoSessions:
     """Stands where the hub would, when there is none: its servers are gone with it."""
 
@@ -264,12 +278,13 @@ class _NoSessions:
         return frozenset()
 
 
-def end_everything(state_dir: Path, reason: str) -> None:
+def end_everything(state_dir: Path, config_file: str, reason: str) -> None:
     """End every lease and job of a state directory whose service and hub do not run.
 
     Blocks until all are over; raises TimeoutError when that takes more than a minute.
     """
-    app = NimbusHub(state_dir=str(state_dir))
+    app = NimbusHub()
+    app.initialize([f"--state={state_dir}", f"--config={config_file}"])
     asyncio.run(_drain(app.control(_NoSessions()), reason))
 
 

@@ -28,6 +28,7 @@ from nimbus_hub.errors import (
     Unauthenticated,
     Unavailable,
 )
+from nimbus_hub.model.quantities import format_memory
 
 __all__ = ["STATUS", "ApiHandler", "Operation", "Query", "status_of"]
 
@@ -66,6 +67,7 @@ class Operation:
     takes: str = "application/json"
     also: dict[int, type[Response]] = field(default_factory=dict)
     for_jobs: bool = False
+    most_bytes: int = 2**20
 
 
 class ApiHandler(RequestHandler):
@@ -92,14 +94,16 @@ class ApiHandler(RequestHandler):
         self.operation = self.operations.get(method.lower()) or self._no_operation(method)
         if self.operation.scope is None:
             return
-        self.caller = await self._authenticate()
-        if self.operation.scope not in self.caller.scopes:
-            raise Forbidden(
-                f"{self.caller.name} may not do this: it needs the scope "
-                f"{self.operation.scope.hub_scope}"
-            )
-        if self.caller.job_id and not self.operation.for_jobs:
-            raise Forbidden(f"the token of job {self.caller.job_id} is for that job alone")
+        self.caller = await self.authorized(self.operation.scope)
+
+    async def authorized(self, scope: Scope) -> Caller:
+        """Return who calls; raise Unauthenticated, or Forbidden for who may not do this."""
+        caller = await self._authenticate()
+        if scope not in caller.scopes:
+            raise Forbidden(f"{caller.name} may not do this: it needs the scope {scope.hub_scope}")
+        if caller.job_id and not self.operation.for_jobs:
+            raise Forbidden(f"the token of job {caller.job_id} is for that job alone")
+        return caller
 
     def parse_query(self, model: type[Model]) -> Model:
         """Return the query string as a model; raise InvalidRequest."""
@@ -107,7 +111,14 @@ class ApiHandler(RequestHandler):
         return parse(model, values)
 
     def parse_body(self, model: type[Model]) -> Model:
-        """Return the body as a model, an empty body as an empty object; raise InvalidRequest."""
+        """Return the body as a model, an empty body as an empty object.
+
+        Raises InvalidRequest, and TooLarge for more than the operation takes: what is kept of
+        it is read again with every pass of the reconciler.
+        """
+        size, most = len(self.request.body), self.operation.most_bytes
+        if size > most:
+            raise TooLarge(f"the body must be at most {format_memory(most)}, got {size} bytes")
         try:
             values = json.loads(self.request.body or b"{}")
         except (ValueError, RecursionError):

@@ -10,7 +10,9 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from nimbus_hub.model.text import one_line
 
 __all__ = [
     "EndRequest",
@@ -49,7 +51,11 @@ __all__ = [
 Amount = Annotated[str | int, Field(union_mode="left_to_right")]
 Cpus = Annotated[str | float, Field(union_mode="left_to_right")]
 Name = Annotated[str, Field(min_length=1, max_length=100)]
-Env = dict[Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")], str]
+# What a process can be given: no NUL, and not more at once than Linux takes (MAX_ARG_STRLEN).
+Word = Annotated[str, Field(max_length=2**17 - 1, pattern=r"^[^\x00]*$")]
+Env = dict[Annotated[str, Field(max_length=1000, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")], Word]
+# Seen by others than who wrote it, an administrator in a terminal for one.
+Line = Annotated[str, AfterValidator(one_line)]
 
 
 class Request(BaseModel):
@@ -98,19 +104,19 @@ class RenewRequest(Request):
 class EndRequest(Request):
     """A wish to end a lease or job. ``is_stopped`` (spawner only): the process is gone already."""
 
-    reason: str = Field(default="", max_length=1000)
+    reason: Line = Field(default="", max_length=1000)
     is_stopped: bool = False
 
 
 class JobRequest(Request):
     """A wish to run a command as a job with a lease of its own."""
 
-    name: str = Field(default="", max_length=100)
+    name: Line = Field(default="", max_length=100)
     framework: str = "script"
     groups: list[GroupRequest] = Field(
         default_factory=lambda: [GroupRequest()], min_length=1, max_length=20
     )
-    argv: list[str] = Field(min_length=1, max_length=10_000)
+    argv: list[Word] = Field(min_length=1, max_length=10_000)
     env: Env = Field(default_factory=dict)
     snapshot: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
     environment: str = "default"
@@ -122,14 +128,14 @@ class ProgressRequest(Request):
     """How far a job is, told by the job itself."""
 
     fraction: float = Field(ge=0, le=1)
-    message: str = Field(default="", max_length=200)
+    message: Line = Field(default="", max_length=200)
 
 
 class SnapshotFile(Request):
     """One file of a working directory; ``digest`` is the SHA-256 of its content."""
 
     path: str = Field(min_length=1, max_length=4096)
-    size: int = Field(ge=0)
+    size: int = Field(ge=0, le=2**53)
     digest: str = Field(pattern=r"^[0-9a-f]{64}$")
     is_executable: bool = False
 

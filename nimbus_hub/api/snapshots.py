@@ -19,6 +19,7 @@ __all__ = ["SnapshotFilesHandler", "SnapshotsHandler"]
 
 _TAR_OVERHEAD = 1.1
 _SPOOL_BYTES = 4 * 2**20
+_MANIFEST_BYTES = 64 * 2**20
 
 
 class SnapshotsHandler(ApiHandler):
@@ -30,6 +31,7 @@ class SnapshotsHandler(ApiHandler):
             Scope.USE,
             schemas.Snapshot,
             body=schemas.SnapshotRequest,
+            most_bytes=_MANIFEST_BYTES,
         )
     }
 

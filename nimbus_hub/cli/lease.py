@@ -24,14 +24,19 @@ _COLUMNS = ("ID", "KIND", "NAME", "STATE", "HOSTS", "ENDS", "LATEST END", "REASO
 
 
 @click.group("lease", cls=Group, invoke_without_command=True)
+@json_option
 @click.pass_context
-def lease(ctx: click.Context) -> None:
+def lease(ctx: click.Context, as_json: bool) -> None:
     """Show, renew and release leases; without a command: show.
 
     LEASE is the session's own lease if it is left out, or else your only session's.
     """
     if ctx.invoked_subcommand is None:
-        ctx.invoke(show)
+        ctx.invoke(show, as_json=as_json)
+    elif as_json:
+        raise InvalidRequest(
+            f"--json goes after the command: lease {ctx.invoked_subcommand} --json"
+        )
 
 
 @lease.command("list", cls=Command)
@@ -64,7 +69,7 @@ def list_leases(ctx: click.Context, is_all: bool, as_json: bool) -> None:
 @click.argument("lease_id", metavar="[LEASE]", required=False)
 @json_option
 @click.pass_context
-def show(ctx: click.Context, lease_id: str | None = None, as_json: bool = False) -> None:
+def show(ctx: click.Context, as_json: bool, lease_id: str | None = None) -> None:
     """Show what a lease holds and when it ends."""
     client = connect(ctx)
     found = client.lease(lease_id or own_lease(client))

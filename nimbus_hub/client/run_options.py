@@ -23,7 +23,6 @@ __all__ = [
     "RunCommand",
     "RunOptions",
     "Script",
-    "help_text",
     "job_request",
     "parse_run",
     "run_parameters",
@@ -268,9 +267,3 @@ def run_values(params: Mapping[str, Any]) -> RunOptions:
     """Return what click read; other options of the command are left alone."""
     names = {field.name for field in fields(RunOptions)}
     return RunOptions(**{name: value for name, value in params.items() if name in names})
-
-
-def help_text(prog_name: str, summary: str) -> str:
-    """Return the help for these options as text."""
-    command = RunCommand(prog_name, help=summary, add_help_option=False)
-    return command.get_help(click.Context(command, info_name=prog_name, terminal_width=88))

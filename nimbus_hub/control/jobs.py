@@ -19,12 +19,15 @@ from nimbus_hub.model.job import Job, Launch
 from nimbus_hub.model.lease import Lease, LeaseKind
 from nimbus_hub.model.replica import Replica
 from nimbus_hub.model.slot import SlotGroup
+from nimbus_hub.model.text import one_line
 from nimbus_hub.scheduler.explain import dry_run
 from nimbus_hub.scheduler.plan import Grant, Wait
 
 __all__ = ["JobView", "Jobs"]
 
 log = logging.getLogger(__name__)
+
+_LONGEST_NAME = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,4 +156,5 @@ class Jobs:
 def _name_of(launch: Launch) -> str:
     """Return the script's name without its ending, or the program's."""
     script = next((word for word in launch.argv if word.endswith((".py", ".sh"))), launch.argv[0])
-    return script.rpartition("/")[2].rpartition(".")[0] or script
+    name = one_line(script.rpartition("/")[2].rpartition(".")[0]) or one_line(script) or "job"
+    return name[:_LONGEST_NAME]

@@ -17,6 +17,7 @@ __all__ = ["LogPart", "Logs"]
 
 _CHUNK = 64 * 1024
 _TAIL_BYTES_PER_LINE = 400
+_LONGEST_TAIL_BYTES = 4 * 2**20
 _QUICK_SECONDS = 0.02
 _SLOW_SECONDS = 0.25
 _LONGEST_CHARACTER = 4
@@ -58,9 +59,9 @@ class Logs:
         executor = self._inventory.keeper(replica.host)
         return LogPart(replica, _whole(await executor.read_output(replica.id, offset, limit)))
 
-    async def tail(self, replica: Replica, lines: int) -> LogPart:
+    async def tail(self, replica: Replica, lines: int, limit: int = _LONGEST_TAIL_BYTES) -> LogPart:
         """Return about the last lines of a replica's output, whole lines only."""
-        size = min(max(lines, 1) * _TAIL_BYTES_PER_LINE, 4 * 1024 * 1024)
+        size = min(max(lines, 1) * _TAIL_BYTES_PER_LINE, limit)
         part = await self.read(replica, -size, size)
         kept = b"".join(part.chunk.data.splitlines(keepends=True)[-lines:]) if lines else b""
         skipped = len(part.chunk.data) - len(kept)

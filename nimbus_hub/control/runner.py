@@ -24,6 +24,7 @@ from nimbus_hub.model.job import Job, JobState
 from nimbus_hub.model.lease import Lease, LeaseState
 from nimbus_hub.model.quantities import format_duration
 from nimbus_hub.model.replica import REPLICA_MOVES, Replica, ReplicaState, ReplicaStatus
+from nimbus_hub.model.text import one_line
 
 __all__ = ["Runner"]
 
@@ -233,7 +234,9 @@ class Runner:
         except Unavailable:
             return []
         text = chunk.data.decode(errors="replace")
-        return [line for line in text.splitlines() if line.strip()][-_LAST_LINES:]
+        # Others read the reason in a terminal: what a program printed must not act there.
+        lines = map(one_line, text.splitlines())
+        return [line for line in lines if line][-_LAST_LINES:]
 
 
 def _master(job: Job) -> Master:

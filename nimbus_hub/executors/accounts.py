@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import pwd
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -72,11 +72,5 @@ class Accounts:
             return self.lookup(owner)
         except KeyError:
             raise InvalidRequest(
-                f"there is no system account {owner!r} on this machine; create it, "
-                "or use a host that runs containers"
+                f"there is no system account {owner!r} on this machine; ask for one to be made"
             ) from None
-
-    def check(self, owners: Iterable[str]) -> None:
-        """Refuse owners who could not run anything; meant for the start of the service."""
-        for owner in owners:
-            self.find(owner)

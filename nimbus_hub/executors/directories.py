@@ -24,6 +24,7 @@ Unpack = Callable[[str, str, Path], None]
 """Puts an owner's snapshot, named by its digest, into an empty directory; may take long."""
 
 _NAMES = (*directories.NAMES, "work")
+_COPY_SECONDS = 300.0
 
 
 class JobDirectories:
@@ -53,8 +54,11 @@ class JobDirectories:
         return job
 
     def _make_own(self, job: Path, owner: str, snapshot: str | None) -> None:
+        # Copies have plain modes: what was private in a home must not be open here.
+        job.parent.mkdir(parents=True, exist_ok=True)
+        job.mkdir(mode=0o700, exist_ok=True)
         for name in directories.NAMES:
-            (job / name).mkdir(parents=True, exist_ok=True)
+            (job / name).mkdir(exist_ok=True)
         if (job / "work").is_dir():
             return
         partial = job / directories.PARTIAL
@@ -78,9 +82,21 @@ class JobDirectories:
         identity = [str(account.uid), str(account.gid), groups]
         command = [self._python, "-I", "-S", directories.__file__, *identity]
         command += [str(account.home), job_id, *(["work"] if has_work else [])]
-        done = subprocess.run(
-            command, cwd=staging, env={"LANG": "C.UTF-8"}, capture_output=True, text=True
-        )
+        try:
+            # A home may be a file system of its user's own making, which never answers.
+            done = subprocess.run(
+                command,
+                cwd=staging,
+                env={"LANG": "C.UTF-8"},
+                capture_output=True,
+                text=True,
+                timeout=_COPY_SECONDS,
+            )
+        except subprocess.TimeoutExpired:
+            raise InvalidRequest(
+                f"the job's directories were not made in {account.home} "
+                f"within {_COPY_SECONDS:.0f} s"
+            ) from None
         if done.returncode:
             words = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
             raise InvalidRequest(f"the job's directories cannot be made: {words[-1]}")

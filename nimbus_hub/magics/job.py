@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -93,23 +92,15 @@ class Job:
 
         Raises TimeoutError. Interrupting the wait leaves the job alone.
         """
-        if not self.wait_until(lambda job: job.is_ended, timeout):
-            limit = format_duration(timedelta(seconds=timeout or 0))
-            raise TimeoutError(f"{headline(self._job)} It did not end within {limit}.")
-        return self
-
-    def wait_until(
-        self, is_met: Callable[[resources.Job], bool], timeout: float | None = None
-    ) -> bool:
-        """Wait until what is known of the job meets a condition; tell whether it does."""
         end = None if timeout is None else _CLOCK.now() + timedelta(seconds=timeout)
-        while not is_met(self._job):
+        while not self._job.is_ended:
             left = _POLL_SECONDS if end is None else (end - _CLOCK.now()).total_seconds()
             if left <= 0:
-                return False
+                limit = format_duration(timedelta(seconds=timeout or 0))
+                raise TimeoutError(f"{headline(self._job)} It did not end within {limit}.")
             step = min(left, _POLL_SECONDS)
             self._job = self._client.job(self.id, after=self._job.version, timeout=step)
-        return True
+        return self
 
     def logs(self, replica: str | None = None, tail: int | None = None) -> str:
         """Return the output of a replica, or of all, each under its name; ``tail``: last lines."""

@@ -60,8 +60,10 @@ def _run(call: Call, /, variable: str | None, **values: Any) -> object:
     _check_variable(variable)
     options = run_values(values)
     work = _work_of(call, options)
+    # The plan comes first: what can never run is refused before anything is uploaded.
+    plan = call.session.client.plan(work.request)
     if options.dry_run:
-        return _keep(call, variable, DryRun(call.session.client.plan(work.request)))
+        return _keep(call, variable, DryRun(plan))
     job = _submitted(call, options, work)
     _keep(call, variable, job)
     if options.follow:

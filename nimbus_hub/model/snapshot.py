@@ -9,8 +9,9 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from nimbus_hub.errors import InvalidRequest, TooLarge
 from nimbus_hub.model.quantities import format_memory
@@ -90,10 +91,11 @@ def check_snapshot(files: Sequence[SnapshotFile], size_limit_bytes: int) -> None
                 f"files with the same content must have the same size, got {file.size} bytes "
                 f"for {file.path!r} and {sizes[file.digest]} for another"
             )
-    for file in files:
-        for parent in _parents(file.path):
-            if parent in paths:
-                raise InvalidRequest(f"{parent!r} cannot be a file and hold {file.path!r}")
+    # In this order what a directory holds follows right after a file of its name.
+    ordered = sorted(paths, key=lambda path: path.replace("/", "\0"))
+    for path, following in pairwise(ordered):
+        if following.startswith(f"{path}/"):
+            raise InvalidRequest(f"{path!r} cannot be a file and hold {following!r}")
     _check_size(files, size_limit_bytes)
 
 
@@ -124,11 +126,3 @@ def _path_problem(path: str) -> str:
     if len(encoded) > _LONGEST_PATH_BYTES or max(map(len, names)) > _LONGEST_NAME_BYTES:
         return f"have at most {_LONGEST_PATH_BYTES} bytes and {_LONGEST_NAME_BYTES} in each name"
     return ""
-
-
-def _parents(path: str) -> Iterator[str]:
-    """Yield the directories on the way to a path."""
-    end = path.find("/")
-    while end >= 0:
-        yield path[:end]
-        end = path.find("/", end + 1)

@@ -8,7 +8,7 @@ could not go themselves. Prints one sentence to standard error if it fails.
 Python 3.6 and later, standard library only.
 """
 
-# ruff: noqa: PTH102, PTH103, PTH104, PTH112, PTH118
+# ruff: noqa: PTH102, PTH103, PTH104, PTH112, PTH118, PTH120
 
 import os
 import shutil
@@ -35,6 +35,10 @@ def main(arguments: "list[str]") -> int:
 
 def make(job: str, has_work: bool) -> None:
     """Make what is missing; the working directory appears at once and whole."""
+    os.makedirs(os.path.dirname(job), exist_ok=True)
+    if not os.path.isdir(job):
+        # Copies have plain modes: what was private in a home must not be open here.
+        os.mkdir(job, 0o700)
     for name in NAMES:
         os.makedirs(os.path.join(job, name), exist_ok=True)
     work, partial = os.path.join(job, "work"), os.path.join(job, PARTIAL)

@@ -17,7 +17,7 @@ import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, BinaryIO
+from typing import IO, BinaryIO, Self
 
 from nimbus_hub.errors import InvalidRequest, NotFound, TooLarge
 from nimbus_hub.model.quantities import format_memory
@@ -35,6 +35,7 @@ from nimbus_hub.store.trees import make_tree
 __all__ = ["SnapshotStore"]
 
 _CHUNK_BYTES = 2**20
+_PLAIN_TYPES = frozenset({tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.CONTTYPE})
 _UNSAFE = re.compile(r"[^A-Za-z0-9_-]")
 
 
@@ -69,7 +70,7 @@ class SnapshotStore:
         """
         left_bytes = self.size_limit_bytes
         try:
-            with tarfile.open(fileobj=tar, mode="r|") as archive:
+            with tarfile.open(fileobj=tar, mode="r|", tarinfo=_PlainInfo) as archive:
                 for member in archive:
                     content = _content(archive, member)
                     left_bytes -= self._add(owner, member.name, _chunks(content), left_bytes)
@@ -149,6 +150,21 @@ class SnapshotStore:
         return self._root / f"{_UNSAFE.sub('_', owner)[:32]}-{name}"
 
 
+class _PlainInfo(tarfile.TarInfo):
+    """A member that is a plain file, or is refused before anything of it is read.
+
+    Headers of other kinds have contents too, which tarfile takes into memory whole.
+    """
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
+        """Read a header; raise InvalidRequest unless a plain file follows."""
+        info = super().frombuf(buf, encoding, errors)
+        if info.type not in _PLAIN_TYPES:
+            raise InvalidRequest(f"the upload must hold plain files alone, got {info.name!r}")
+        return info
+
+
 def _blob(home: Path, digest: str) -> Path:
     """Return where a file is kept; raise InvalidRequest unless it is named by a digest."""
     if not is_digest(digest):
@@ -192,7 +208,6 @@ def _chunks(source: Iterable[bytes] | IO[bytes]) -> Iterator[bytes]:
 
 
 def _content(archive: tarfile.TarFile, member: tarfile.TarInfo) -> IO[bytes]:
-    content = archive.extractfile(member) if member.isreg() and not member.issparse() else None
-    if content is None:
-        raise InvalidRequest(f"the upload must hold plain files alone, got {member.name!r}")
+    content = archive.extractfile(member)
+    assert content is not None, "it is a plain file"
     return content

@@ -59,6 +59,7 @@ def run_hub(wish: Wish, say: Callable[[str], None]) -> int:
         )
     if wish.config is not None and not wish.config.is_file():
         raise NimbusError(f"the configuration {wish.config} does not exist")
+    wish.state.keep_config(wish.config)
     return asyncio.run(_run(wish, say))
 
 

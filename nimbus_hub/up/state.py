@@ -148,6 +148,15 @@ class State:
         """Keep the addresses for the next start."""
         write_private_json(self.directory / "addresses.json", asdict(addresses))
 
+    def config(self) -> str:
+        """Return the person's own configuration of the last start, or nothing."""
+        return str(read_json(self.directory / "config.json").get("path", ""))
+
+    def keep_config(self, config: Path | None) -> None:
+        """Keep where the configuration is: it may say where the database is."""
+        path = str(config.absolute()) if config is not None else ""
+        write_private_json(self.directory / "config.json", {"path": path})
+
 
 def read_json(path: Path) -> dict[str, Any]:
     """Read an object from a JSON file; a missing or broken one is empty."""

@@ -13,6 +13,7 @@ from typing import Any, cast
 
 import httpx
 
+from nimbus_hub.errors import Unavailable
 from nimbus_hub.up.hub import running_hub
 from nimbus_hub.up.orphans import end_orphans
 from nimbus_hub.up.processes import ProcessRecord
@@ -41,7 +42,7 @@ async def _stop_all(state: State, say: Callable[[str], None]) -> None:
         say(f"Ending {len(sessions)} sessions that the hub does not know ...")
     await asyncio.gather(*(record.end() for record in sessions))
     await end_orphans(state)
-    if (state.directory / "nimbus.sqlite").exists():
+    if state.addresses() is not None:
         await asyncio.to_thread(_end_jobs, state)
     state.hub_record.unlink(missing_ok=True)
     say("Nothing runs any more.")
@@ -87,6 +88,9 @@ def _sessions(state: State) -> list[ProcessRecord]:
 
 
 def _end_jobs(state: State) -> None:
-    # Loaded late: the whole service is behind it, and a hub without jobs needs none of it.
+    # Loaded late: the whole service is behind it, and a hub that never ran needs none of it.
     app = importlib.import_module("nimbus_hub.app")
-    app.end_everything(state.directory, _REASON)
+    try:
+        app.end_everything(state.directory, state.config(), _REASON)
+    except TimeoutError:
+        raise Unavailable("not all jobs have ended yet; run nimbus-hub stop-all again") from None

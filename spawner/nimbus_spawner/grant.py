@@ -59,6 +59,8 @@ def lease_env(lease: Lease, api_url: str) -> dict[str, str]:
         "NIMBUS_API_URL": api_url.rstrip("/"),
         "NIMBUS_LEASE_ID": lease.id,
         "NIMBUS_ENVIRONMENT": lease.environment,
+        # The order in which the devices were counted; CUDA's own default is by speed.
+        "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
         "CUDA_VISIBLE_DEVICES": devices,
         "NVIDIA_VISIBLE_DEVICES": devices or "void",
         "CPU_LIMIT": format_cpus(slot.cpus_milli),

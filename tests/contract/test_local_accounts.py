@@ -72,6 +72,7 @@ async def test_another_users_replica_runs_under_that_users_account(
         assert "shown" in (await executor.read_output("r1", 0, 1000)).data.decode()
         owners = {path.owner() for path in (home / "nimbus/job-1").rglob("*")}
         assert owners == {"daemon"}
+        assert (home / "nimbus/job-1").stat().st_mode & 0o777 == 0o700
         assert local.record("r1").stat().st_mode & 0o777 == 0o700
         assert local.record("r1").owner() == "root"
     else:

@@ -315,6 +315,7 @@ async def test_replicas_of_a_job_share_its_working_directory(
         work = tmp_path / "nimbus/job-1/work"
         expected = f"# {local.account.name} abc\n{work}\n"
         assert await local.output(one.id) == expected
+    assert (tmp_path / "nimbus/job-1").stat().st_mode & 0o777 == 0o700
     made = sorted(path.name for path in (tmp_path / "nimbus/job-1").iterdir())
     assert made == ["checkpoints", "logs", "output", "work"]
     assert len(list((tmp_path / "nimbus/job-1/output").iterdir())) == 4

@@ -32,7 +32,9 @@ TARS = {"/api/v1/snapshots/files"}
 
 
 def test_the_file_in_docs_is_the_description() -> None:
-    assert FILE.read_text() == description(), "run: make openapi"
+    assert FILE.read_text() == description(), (
+        "run: python -m nimbus_hub.api.describe > docs/openapi.json"
+    )
 
 
 def test_the_server_serves_the_description(service: Service) -> None:

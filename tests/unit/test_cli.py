@@ -275,6 +275,8 @@ def test_the_lease_of_the_session_is_shown_and_renewed(
     assert shown.splitlines()[0] == "lease l1 active"
     assert "(in 2h), may be renewed until" in shown
     assert shown.splitlines()[2] == "  worker-0 on node1: 1 CPU, 2G, GPU 0"
+    assert call("lease", "--json").stdout == call("lease", "show", "--json").stdout
+    assert call("lease", "--json", "renew").exit_code == 2
     assert call("lease", "renew", "3h").stdout.startswith("lease l1 now ends ")
     assert service.body() == {"duration": "3h"}
 

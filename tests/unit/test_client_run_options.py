@@ -8,7 +8,6 @@ from nimbus_hub.client import scan
 from nimbus_hub.client.run_options import (
     RunOptions,
     Script,
-    help_text,
     job_request,
     parse_run,
 )
@@ -160,10 +159,3 @@ def test_the_request_is_whole(monkeypatch: pytest.MonkeyPatch) -> None:
         "duration": None,
         "retries": 1,
     }
-
-
-def test_help_lists_every_option() -> None:
-    text = help_text("%nimbus_run", "Run a script.")
-    assert "Usage: %nimbus_run [OPTIONS] SCRIPT [ARGS]..." in text
-    for name in ("--name", "--workers", "--gpus", "--follow / --detach", "--dry-run"):
-        assert name in text

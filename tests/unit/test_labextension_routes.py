@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from jupyter_server.auth.identity import IdentityProvider, User
 from jupyter_server.serverapp import ServerApp
 from nimbus_labextension import (
     _jupyter_labextension_paths,
@@ -247,6 +248,17 @@ async def test_a_stranger_is_refused(site: Site, verb: str) -> None:
     method = "POST" if verb else "GET"
     status, _ = await site.call(method, verb, token="a-guess")
     assert status == 403
+    assert site.client.calls == []
+
+
+@pytest.mark.parametrize("verb", ["/renew", "/saved", "/release"])
+async def test_a_foreign_page_cannot_act_with_the_browsers_cookie(
+    site: Site, monkeypatch: pytest.MonkeyPatch, verb: str
+) -> None:
+    monkeypatch.setattr(IdentityProvider, "get_user", lambda provider, handler: User("ada"))
+    status, answer = await site.call("POST", verb, b"{}", token="")
+    assert status == 403
+    assert "_xsrf" in str(answer["message"])
     assert site.client.calls == []
 
 

@@ -41,12 +41,6 @@ def test_a_service_of_root_serves_system_users() -> None:
         accounts.find("eve")
 
 
-def test_owners_are_checked_together_at_the_start() -> None:
-    Accounts(ROOT, lookup).check(["ada", "root"])
-    with pytest.raises(InvalidRequest, match="eve"):
-        Accounts(ROOT, lookup).check(["ada", "eve"])
-
-
 def test_the_accounts_of_this_machine_are_found() -> None:
     assert Account.named("daemon").name == "daemon"
     assert Account.current().home.is_absolute()

@@ -16,7 +16,7 @@ from IPython.core.interactiveshell import InteractiveShell
 
 from nimbus_hub.client import Client, JobRequest, Lease, LogText, Manifest, Plan, Replica, Slot
 from nimbus_hub.client import Job as Resource
-from nimbus_hub.errors import Ended, NotFound, Unavailable
+from nimbus_hub.errors import Ended, Impossible, NotFound, Unavailable
 from nimbus_hub.magics.extension import MAGICS, load
 from nimbus_hub.magics.job import Job
 from nimbus_hub.magics.session import Session
@@ -77,6 +77,8 @@ class Service:
         return job
 
     def plan(self, request: JobRequest) -> Plan:
+        if request.groups[0].gpus == "9":
+            raise Impossible("no host has so many GPUs")
         slot = Slot("worker-0", "worker", "alpha", "127.0.0.1", 1000, 2**31, (0, 1), ())
         return Plan((slot,), False, "", None)
 
@@ -247,6 +249,12 @@ def test_what_is_wrong_is_one_sentence_and_changes_nothing(
     notebook: Notebook, cell: str, sentence: str
 ) -> None:
     assert notebook.refused(cell) == f"UsageError: {sentence}\n"
+    assert notebook.service.requests == notebook.service.uploads == []
+
+
+def test_what_can_never_run_is_refused_before_anything_is_uploaded(notebook: Notebook) -> None:
+    shown = notebook.refused("%nimbus_run --gpus 9 train.py")
+    assert shown == "UsageError: no host has so many GPUs\n"
     assert notebook.service.requests == notebook.service.uploads == []
 
 

@@ -90,6 +90,7 @@ def test_a_session_without_gpus_sees_none():
         "NIMBUS_API_URL": "http://hub/services/nimbus",
         "NIMBUS_LEASE_ID": "l1",
         "NIMBUS_ENVIRONMENT": "default",
+        "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
         "CUDA_VISIBLE_DEVICES": "",
         "NVIDIA_VISIBLE_DEVICES": "void",
         "CPU_LIMIT": "0.5",

@@ -3,16 +3,29 @@
 import os
 import stat
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 
 import pytest
+from traitlets.config.loader import PyFileConfigLoader
 
 from nimbus_hub.errors import Unavailable
+from nimbus_hub.model.lease import Lease, LeaseKind
+from nimbus_hub.model.slot import SlotGroup
+from nimbus_hub.store.store import Store
 from nimbus_hub.up import node
+from nimbus_hub.up.hub import hub_config
 from nimbus_hub.up.login import OwnerAuthenticator
 from nimbus_hub.up.processes import ProcessRecord
 from nimbus_hub.up.proxy import forget_foreign_pid
 from nimbus_hub.up.secrets import check_password, hash_password, kept_token, new_password
 from nimbus_hub.up.state import Addresses, State
+from nimbus_hub.up.stop import stop_all
+
+NOON = datetime(2026, 11, 23, 12, tzinfo=UTC)
+LEASE = Lease(
+    "l-1", LeaseKind.SESSION, "ada", "", (SlotGroup("session", 1, 500, 2**30, 0),),
+    timedelta(hours=2), NOON,
+)  # fmt: skip
 
 
 @pytest.fixture
@@ -120,3 +133,43 @@ async def test_only_the_right_password_lets_its_user_in(state):
     file.write_text(hash_password("right"))
     assert await login.authenticate(None, {"username": "ada", "password": "wrong"}) is None
     assert await login.authenticate(None, {"username": "ada", "password": "right"}) == "ada"
+
+
+@pytest.fixture
+def load(state, tmp_path, monkeypatch):
+    """Load the hub's configuration with a person's own on top of it."""
+    state.keep_addresses(Addresses("127.0.0.1", 8000, 1, 2, 3))
+    monkeypatch.setenv("NIMBUS_HUB_STATE", str(state.directory))
+    monkeypatch.setenv("NIMBUS_HUB_CONFIG", str(tmp_path / "own.py"))
+
+    def load(text):
+        (tmp_path / "own.py").write_text(text)
+        return PyFileConfigLoader(str(hub_config())).load_config()
+
+    return load
+
+
+def test_a_hub_of_one_account_refuses_other_names_at_its_start(load, monkeypatch):
+    monkeypatch.setattr(os, "geteuid", lambda: 1)
+    with pytest.raises(SystemExit, match="of that account only, not of 'ada'"):
+        load("c.Authenticator.allowed_users = {'ada'}")
+
+
+def test_sessions_run_in_the_environments_of_jobs(load):
+    found = load("c.NimbusHub.environments = {'torch': {'bin': '/opt/torch/bin'}}")
+    assert found.NimbusLocalSpawner.environment_bins == {"torch": "/opt/torch/bin"}
+    assert "environment_bins" not in load("").NimbusLocalSpawner
+
+
+def test_stop_all_ends_what_is_in_the_database_of_the_persons_own_configuration(state, tmp_path):
+    own = tmp_path / "own.py"
+    own.write_text(f"c.NimbusHub.database_url = 'sqlite:///{tmp_path}/elsewhere.sqlite'\n")
+    state.keep_addresses(Addresses("127.0.0.1", 8000, 1, 2, 3))
+    state.keep_config(own)
+    store = Store.open(f"sqlite:///{tmp_path}/elsewhere.sqlite")
+    store.add(LEASE, now=NOON)
+    stop_all(state, lambda line: None)
+    ended = store.lease(LEASE.id)
+    store.close()
+    assert ended.state.is_end
+    assert ended.reason == "everything was ended with nimbus-hub stop-all"

@@ -13,6 +13,7 @@ import os
 import secrets
 import signal
 import sys
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, cast
@@ -21,7 +22,7 @@ from urllib.parse import urlsplit
 from jupyterhub.services.auth import HubOAuth
 from tornado.httpserver import HTTPServer
 from tornado.web import Application as WebApplication
-from traitlets import Bool, Dict, Float, Int, TraitError, Unicode, validate
+from traitlets import Bool, Dict, Float, Int, List, TraitError, Unicode, validate
 from traitlets.config import Application
 
 from nimbus_hub import __version__
@@ -33,7 +34,7 @@ from nimbus_hub.clock import SystemClock
 from nimbus_hub.control.cluster import read_cluster
 from nimbus_hub.control.control import Control
 from nimbus_hub.control.sessions import Sessions
-from nimbus_hub.control.settings import Settings
+from nimbus_hub.control.settings import SIZES, Settings, read_sizes, read_warnings
 from nimbus_hub.errors import InvalidRequest, NimbusError
 from nimbus_hub.executors.jupyterhub import HubSessions
 from nimbus_hub.executors.local import LocalExecutor
@@ -52,6 +53,8 @@ log = logging.getLogger(__name__)
 
 _DEFAULT_PREFIX = "/services/nimbus"
 _DRAIN_SECONDS = 60.0
+_READERS: dict[str, Callable[[Any], object]] = {"sizes": read_sizes, "warnings": read_warnings}
+"""How settings are read that are no durations."""
 
 
 class NimbusHub(Application):
@@ -82,6 +85,14 @@ class NimbusHub(Application):
         {},
         help="Software that sessions and jobs run in: name to {'bin': directory of its programs, "
         "'description': text}; by default the service's own, named 'default'",
+    ).tag(config=True)
+    sizes = List(
+        [dict(size) for size in SIZES],
+        help="Choices of the spawn form: a list of {'name': text, 'cpus': number, 'memory': size, "
+        "'gpus': number or left out}; the first is that of a session without a choice",
+    ).tag(config=True)
+    warnings = List(
+        ["15m", "5m", "1m"], help="How long before a session's end its user is warned"
     ).tag(config=True)
     cpu_overcommit = Float(
         2.0, min=1.0, help="CPUs to lease for each core of this machine; notebooks mostly idle"
@@ -123,13 +134,15 @@ class NimbusHub(Application):
         "save_time",
         "stop_grace",
         "start_time",
+        "sizes",
+        "warnings",
     )
-    def _valid_duration(self, proposal: Any) -> str:
+    def _readable(self, proposal: Any) -> Any:
         try:
-            parse_duration(proposal.value)
+            _READERS.get(proposal.trait.name, parse_duration)(proposal.value)
         except NimbusError as error:
             raise TraitError(f"NimbusHub.{proposal.trait.name}: {error.message}") from error
-        return str(proposal.value)
+        return proposal.value
 
     def initialize(self, argv: list[str] | None = None) -> None:
         """Read the command line and the configuration file; the command line wins."""
@@ -197,6 +210,7 @@ class NimbusHub(Application):
                 name: given.get("description", "") for name, given in environments.items()
             },
             policies=self._policies(),
+            sizes=read_sizes(self.sizes),
             save=parse_duration(self.save_time),
             stop_grace=parse_duration(self.stop_grace),
             start=parse_duration(self.start_time),
@@ -234,6 +248,7 @@ class NimbusHub(Application):
             renewal=parse_duration(self.renewal),
             renewals=self.renewals,
             latest_end=parse_duration(self.latest_end),
+            warnings=read_warnings(self.warnings),
         )
         length = parse_duration(self.job_length)
         longest = parse_duration(self.longest_job)

@@ -41,7 +41,7 @@ class JobBase(ApiHandler):
     async def own(self, job_id: str) -> JobView:
         """Return a job the caller may reach; raise NotFound."""
         if self.caller.job_id not in (None, job_id):
-            raise NotFound(f"there is no job {job_id}")
+            raise NotFound(f"there is no job {job_id} for the token of {self.caller.job_id}")
         return await self.services.control.jobs.get(job_id, self.owner)
 
 

@@ -13,7 +13,7 @@ from nimbus_hub.control.records import Records
 from nimbus_hub.control.snapshots import Snapshots
 from nimbus_hub.control.tokens import new_id
 from nimbus_hub.control.view import scheduler_snapshot
-from nimbus_hub.errors import Conflict, Ended, NotFound
+from nimbus_hub.errors import Conflict, Ended
 from nimbus_hub.masters.registry import master
 from nimbus_hub.model.job import Job, Launch
 from nimbus_hub.model.lease import Lease, LeaseKind
@@ -96,10 +96,7 @@ class Jobs:
 
     async def get(self, job_id: str, owner: str | None = None) -> JobView:
         """Return a job as people see it; raise NotFound, also for another owner's."""
-        job = await self._records.job(job_id)
-        if owner not in (None, job.owner):
-            raise NotFound(f"there is no job {job_id}")
-        return await self.view(job)
+        return await self.view(await self._records.job(job_id, owner))
 
     async def view(self, job: Job) -> JobView:
         """Return a job with its lease and the replicas of its present attempt."""

@@ -12,7 +12,7 @@ from nimbus_hub.control.inventory import Inventory
 from nimbus_hub.control.records import Records
 from nimbus_hub.control.settings import Settings
 from nimbus_hub.control.tokens import new_id
-from nimbus_hub.errors import Conflict, Ended, Impossible, InvalidRequest, NotFound, Unavailable
+from nimbus_hub.errors import Conflict, Ended, Impossible, InvalidRequest, Unavailable
 from nimbus_hub.model.lease import Lease, LeaseKind, LeaseState
 from nimbus_hub.model.policy import LeasePolicy
 from nimbus_hub.model.slot import SlotGroup
@@ -81,10 +81,7 @@ class Leases:
 
     async def get(self, lease_id: str, owner: str | None = None) -> Lease:
         """Return a lease; raise NotFound, also for another owner's."""
-        lease = await self._records.lease(lease_id)
-        if owner not in (None, lease.owner):
-            raise NotFound(f"there is no lease {lease_id}")
-        return lease
+        return await self._records.lease(lease_id, owner)
 
     async def activate(self, lease_id: str) -> Lease:
         """Record that the session that holds the lease is ready; its time counts from now."""

@@ -63,13 +63,13 @@ class Records:
         self._tell(saved)
         return saved
 
-    async def lease(self, lease_id: str) -> Lease:
-        """Return a lease; raise NotFound."""
-        return await self.read(self.store.lease, lease_id)
+    async def lease(self, lease_id: str, owner: str | None = None) -> Lease:
+        """Return a lease; raise NotFound, with ``owner`` also for another's."""
+        return await self.read(self.store.lease, lease_id, owner)
 
-    async def job(self, job_id: str) -> Job:
-        """Return a job; raise NotFound."""
-        return await self.read(self.store.job, job_id)
+    async def job(self, job_id: str, owner: str | None = None) -> Job:
+        """Return a job; raise NotFound, with ``owner`` also for another's."""
+        return await self.read(self.store.job, job_id, owner)
 
     async def replicas(self, job_id: str, attempt: int | None = None) -> tuple[Replica, ...]:
         """Return the replicas of a job's attempt, or of all attempts."""

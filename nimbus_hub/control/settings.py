@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 
+from nimbus_hub.errors import InvalidRequest
 from nimbus_hub.model.lease import LeaseKind
 from nimbus_hub.model.policy import LeasePolicy
+from nimbus_hub.model.quantities import parse_cpus, parse_duration, parse_gpus, parse_memory
 from nimbus_hub.model.slot import SlotGroup
 
-__all__ = ["Settings", "Size"]
+__all__ = ["SIZES", "Settings", "Size", "read_sizes", "read_warnings"]
 
-_GIB = 2**30
+SIZES: tuple[Mapping[str, object], ...] = (
+    {"name": "small", "cpus": 0.5, "memory": "2G", "gpus": 0},
+    {"name": "medium", "cpus": 1, "memory": "4G", "gpus": 0},
+    {"name": "large", "cpus": 4, "memory": "16G", "gpus": 0},
+    {"name": "1 GPU", "cpus": 1, "memory": "8G", "gpus": 1},
+)
+"""The sizes of a hub that names none, as people write them."""
+
+_KEYS = ("name", "cpus", "memory", "gpus")
+_RESERVED = "custom"
+"""The spawn form's word for own numbers instead of a size."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,16 +35,45 @@ class Size:
     slot: SlotGroup
 
 
-def _sizes() -> tuple[Size, ...]:
-    return tuple(
-        Size(name, SlotGroup("notebook", 1, cpus_milli, memory_bytes, gpus))
-        for name, cpus_milli, memory_bytes, gpus in (
-            ("small", 500, 2 * _GIB, 0),
-            ("medium", 1000, 4 * _GIB, 0),
-            ("large", 4000, 16 * _GIB, 0),
-            ("1 GPU", 1000, 8 * _GIB, 1),
-        )
-    )
+def read_sizes(given: Sequence[object]) -> tuple[Size, ...]:
+    """Read sizes as people write them; raise InvalidRequest naming the first that is wrong."""
+    sizes = tuple(map(_size, given))
+    if not sizes:
+        raise InvalidRequest(f"there must be at least one size, got {given!r}")
+    names = [size.name for size in sizes]
+    for name in names:
+        if names.count(name) > 1:
+            raise InvalidRequest(f"there must be one size of a name, got {name!r} twice or more")
+    return sizes
+
+
+def read_warnings(given: Sequence[object]) -> tuple[timedelta, ...]:
+    """Read times before a lease's end, longest first; raise InvalidRequest for a wrong one."""
+    return tuple(sorted({parse_duration(str(each)) for each in given}, reverse=True))
+
+
+def _size(given: object) -> Size:
+    if not isinstance(given, Mapping):
+        raise InvalidRequest(f"a size must have {', '.join(_KEYS)}, got {given!r}")
+    wrong = [*(set(_KEYS) - {"gpus"} - set(given)), *(set(given) - set(_KEYS))]
+    if wrong:
+        raise InvalidRequest(f"a size must have {', '.join(_KEYS)} and no more, got {given!r}")
+    name = given["name"]
+    if not isinstance(name, str) or name.strip() in ("", _RESERVED):
+        raise InvalidRequest(f"a size's name must be a text other than {_RESERVED!r}, got {name!r}")
+    try:
+        return Size(name.strip(), _slot(given))
+    except InvalidRequest as error:
+        raise InvalidRequest(f"size {name!r}: {error.message}") from None
+
+
+def _slot(given: Mapping[str, object]) -> SlotGroup:
+    written = str(given.get("gpus", 0))
+    gpus, model = parse_gpus(written)
+    if model is not None:  # The spawn form knows sizes by their number of GPUs alone.
+        raise InvalidRequest(f"gpus must be a number, got {written!r}")
+    cpus, memory = parse_cpus(str(given["cpus"])), parse_memory(str(given["memory"]))
+    return SlotGroup("notebook", 1, cpus, memory, gpus)
 
 
 def _policies() -> dict[LeaseKind, LeasePolicy]:
@@ -56,7 +97,7 @@ class Settings:
     job_token_secret: bytes
     environments: Mapping[str, str] = field(default_factory=lambda: {"default": ""})
     policies: Mapping[LeaseKind, LeasePolicy] = field(default_factory=_policies)
-    sizes: tuple[Size, ...] = field(default_factory=_sizes)
+    sizes: tuple[Size, ...] = field(default_factory=lambda: read_sizes(SIZES))
     save: timedelta = timedelta(seconds=10)
     stop_grace: timedelta = timedelta(seconds=10)
     start: timedelta = timedelta(minutes=5)

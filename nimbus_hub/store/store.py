@@ -116,7 +116,7 @@ class Store:
         with self._database.reading() as connection:
             found = _leases(connection, query)
         if not found:
-            raise NotFound(f"there is no lease {lease_id}")
+            raise NotFound(f"there is no lease {lease_id} of yours; see: nimbus lease list")
         return found[0]
 
     def job(self, job_id: str, owner: str | None = None) -> Job:
@@ -125,7 +125,7 @@ class Store:
         with self._database.reading() as connection:
             found = _jobs(connection, query)
         if not found:
-            raise NotFound(f"there is no job {job_id}")
+            raise NotFound(f"there is no job {job_id} of yours; see: nimbus ps -a")
         return found[0]
 
     def leases(

@@ -114,6 +114,13 @@ def test_a_running_job_is_watched_and_stopped(lab: Lab, page: Page, picture: Pic
     _expect_curve(curve, least=0.95)
     notebook.cell(0).scroll_into_view_if_needed()
     picture("session")
+    # Closed and opened again: the kernel holds the view, and it goes on.
+    notebook.cell(0).click()
+    page.keyboard.press("Control+s")
+    expect(page.locator(".jp-mod-current.jp-mod-dirty")).to_have_count(0)
+    page.reload()
+    lab.wait_until_shown()
+    expect(view).to_contain_text("running", timeout=LONG_MILLISECONDS)
     view.get_by_role("button", name="Stop").click()
     expect(view).to_contain_text("Stopped from the notebook", timeout=LONG_MILLISECONDS)
     expect(view.get_by_role("button", name="Stop")).to_have_count(0)

@@ -12,7 +12,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from nimbus_hub.errors import InvalidRequest
+from nimbus_hub.executors import directories as executor_directories
 from nimbus_hub.executors.accounts import Account, Accounts
+from nimbus_hub.executors.directories import JobDirectories
 from nimbus_hub.executors.limits import NoLimits, find_limits
 from nimbus_hub.executors.local import LocalExecutor
 from nimbus_hub.executors.records import Record
@@ -99,6 +102,22 @@ async def test_a_home_that_cannot_be_used_is_named(
         await executor.start(local.command(home.name, "true"))
         assert (await ended(executor, home.name)).reason.startswith(reason)
         await executor.close()
+
+
+def test_a_home_that_never_answers_is_given_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise a few jobs of one user would hold up everybody's."""
+    monkeypatch.setattr(executor_directories, "_COPY_SECONDS", 0.1)
+    hanging = tmp_path / "python"
+    hanging.write_text("#!/bin/sh\nexec sleep 60\n")
+    hanging.chmod(0o755)
+    account = replace(Account.current(), home=tmp_path)
+    service = replace(account, uid=account.uid + 1)
+    directories = JobDirectories(tmp_path / "staging", lambda *a: None, service, str(hanging))
+    with pytest.raises(InvalidRequest, match=r"were not made in .* within"):
+        directories.prepare(account, "daemon", "job-1", None)
+    assert list((tmp_path / "staging").iterdir()) == []
 
 
 async def test_a_link_in_a_users_home_leads_root_nowhere(

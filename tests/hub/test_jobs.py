@@ -135,6 +135,42 @@ def test_a_session_whose_lease_ran_out_while_the_hub_was_dead_is_reclaimed(
     assert "ran out" in lease["reason"]
 
 
+def test_a_job_outlives_the_session_it_came_from(
+    hub: HubProcess, user: User, terminal: Terminal
+) -> None:
+    user.start()
+    record = ProcessRecord.read(next(hub.state.sessions.glob("*.json")))
+    assert record is not None
+    environment = Path(f"/proc/{record.pid}/environ").read_bytes().decode().split("\0")
+    session = dict(word.split("=", 1) for word in environment if "=" in word)
+    for name in ("NIMBUS_API_URL", "JUPYTERHUB_API_TOKEN"):
+        terminal.env[name] = session[name]
+    job_id = submitted(terminal, "--workers", "2")
+    started(terminal, job_id)
+    user.stop()
+    ended_as_if_nothing_had_happened(terminal, job_id)
+
+
+def test_an_ended_lease_cannot_be_renewed(user: User, terminal: Terminal) -> None:
+    user.start()
+    (lease,) = user.leases("live")
+    user.stop()
+    code, out, err = terminal.run("nimbus", "lease", "renew", "--lease", lease["id"])
+    assert (code, out) == (5, "")
+    assert f"lease {lease['id']} ended at" in err
+    assert "start a new session" in err
+
+
+def test_a_directory_over_the_limit_names_its_largest_files(terminal: Terminal) -> None:
+    (terminal.directory / "train.py").write_text("print(1)\n")
+    with (terminal.directory / "weights.bin").open("wb") as file:
+        file.truncate(501 * 2**20)
+    code, out, err = terminal.run("nimbus-run", "train.py")
+    assert (code, out) == (2, "")
+    assert "weights.bin" in err
+    assert ".nimbusignore" in err
+
+
 def test_stop_all_without_a_hub_ends_sessions_and_jobs(
     hub: HubProcess, user: User, terminal: Terminal
 ) -> None:

@@ -48,22 +48,34 @@ type="radio" name="size" value="huge" disabled> <strong>huge</strong> 64 CPU, 1G
 
 
 def test_the_form_greys_out_the_impossible_and_names_what_waits():
-    assert render_form(OPTIONS, (HOST,)).startswith(SIZES)
+    assert render_form(OPTIONS, (HOST,), "10m").startswith(SIZES)
 
 
 def test_the_form_counts_free_gpus_by_model():
-    assert '<p class="nimbus-gpus">GPUs: A100: 3 of 4 free</p>' in render_form(OPTIONS, (HOST,))
+    assert '<p class="nimbus-gpus">GPUs: A100: 3 of 4 free</p>' in render_form(
+        OPTIONS, (HOST,), "10m"
+    )
 
 
 def test_a_cluster_without_gpus_offers_none():
-    form = render_form(replace(OPTIONS, gpus=(), largest_gpus=0), ())
+    form = render_form(replace(OPTIONS, gpus=(), largest_gpus=0), (), "10m")
     assert '<p class="nimbus-gpus">GPUs: none on these hosts</p>' in form
     assert 'name="gpus"' not in form
 
 
 def test_text_from_outside_is_escaped():
-    form = render_form(OPTIONS, ())
+    form = render_form(OPTIONS, (), "10m")
     assert '<option value="default">default: Python &lt;3&gt; &amp; PyTorch</option>' in form
+
+
+def test_the_form_offers_to_wait_as_long_as_the_spawner_does():
+    form = render_form(OPTIONS, (), "90")
+    assert 'Wait at most <input class="form-control" name="wait" placeholder="1m30s"' in form
+    assert '<p class="text-muted">For a free place: 1m30s unless you choose less.</p>' in form
+
+
+def test_a_notice_stands_on_top_of_the_form():
+    assert render_form(OPTIONS, (), "10m", "<p>ended</p>").startswith("<p>ended</p>\n<fieldset")
 
 
 def test_a_service_that_does_not_answer_leaves_a_sentence_in_place_of_the_form():

@@ -13,6 +13,9 @@ from nimbus_hub.errors import InvalidRequest
         ({"size": "small"}, SessionOptions(size="small")),
         ({"size": ["small"], "duration": ["2m"]}, SessionOptions(size="small", duration="2m")),
         ({"size": "", "duration": None}, SessionOptions()),
+        ({"wait": ["2m"]}, SessionOptions(wait="2m")),
+        ({"wait": 90}, SessionOptions(wait="90")),
+        ({"wait": " "}, SessionOptions()),
         ({"environment": "torch"}, SessionOptions(environment="torch")),
         ({"cpus": 2}, SessionOptions(cpus="2", memory="2G", gpus="0")),
         (
@@ -35,10 +38,11 @@ def test_options_are_read_from_form_query_and_api(given, expected):
         (
             {"sise": "small"},
             "there is no session option 'sise'; there are: "
-            "size, cpus, memory, gpus, environment, duration",
+            "size, cpus, memory, gpus, environment, duration, wait",
         ),
         ({"size": "small", "cpus": 2}, "give a size or cpus, not both: got size 'small'"),
         ({"size": ["a", "b"]}, "session option size must be text or a number, got ['a', 'b']"),
+        ({"wait": True}, "session option wait must be text or a number, got True"),
         ({"cpus": True}, "session option cpus must be text or a number, got True"),
     ],
 )
@@ -50,6 +54,12 @@ def test_a_wrong_option_is_refused_with_what_would_be_right(given, sentence):
 
 def test_numbers_of_the_form_count_only_with_the_custom_size():
     form = {"size": ["small"], "cpus": ["4"], "duration": [" 2h "], "_xsrf": ["x"], "memory": [""]}
+    form["wait"] = [""]
     assert options_from_form(form) == {"size": "small", "duration": "2h"}
-    form["size"] = ["custom"]
-    assert options_from_form(form) == {"size": "custom", "cpus": "4", "duration": "2h"}
+    form |= {"size": ["custom"], "wait": ["90s"]}
+    assert options_from_form(form) == {
+        "size": "custom",
+        "cpus": "4",
+        "duration": "2h",
+        "wait": "90s",
+    }

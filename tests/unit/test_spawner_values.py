@@ -85,6 +85,21 @@ def test_an_unknown_name_is_refused_with_the_known_ones(chosen, sentence):
         session_request(chosen, OPTIONS, "ada", "", "10m")
 
 
+@pytest.mark.parametrize("wait", ["2m", "90s", "10m", "600"])
+def test_a_session_waits_as_long_as_its_user_wants(wait):
+    chosen = SessionOptions(wait=wait)
+    assert session_request(chosen, OPTIONS, "ada", "", "10m")["wait"] == wait
+
+
+@pytest.mark.parametrize("wait", ["11m", "601", "soon", "0s", "-1", "nan"])
+def test_a_wait_over_the_patience_or_none_at_all_is_refused_with_the_bound(wait):
+    with pytest.raises(InvalidRequest) as caught:
+        session_request(SessionOptions(wait=wait), OPTIONS, "ada", "", "10m")
+    assert caught.value.message == (
+        f"wait must be a duration like 90s or 10m and at most 10m, got {wait!r}"
+    )
+
+
 def test_a_session_without_gpus_sees_none():
     assert lease_env(LEASE, "http://hub/services/nimbus/") == {
         "NIMBUS_API_URL": "http://hub/services/nimbus",

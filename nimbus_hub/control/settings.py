@@ -55,8 +55,7 @@ def read_warnings(given: Sequence[object]) -> tuple[timedelta, ...]:
 def _size(given: object) -> Size:
     if not isinstance(given, Mapping):
         raise InvalidRequest(f"a size must have {', '.join(_KEYS)}, got {given!r}")
-    wrong = [*(set(_KEYS) - {"gpus"} - set(given)), *(set(given) - set(_KEYS))]
-    if wrong:
+    if {*given, "gpus"} != set(_KEYS):
         raise InvalidRequest(f"a size must have {', '.join(_KEYS)} and no more, got {given!r}")
     name = given["name"]
     if not isinstance(name, str) or name.strip() in ("", _RESERVED):

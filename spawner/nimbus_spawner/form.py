@@ -11,14 +11,22 @@ from datetime import timedelta
 from html import escape
 
 from nimbus_hub.client.resources import Environment, Host, Options, Size
-from nimbus_hub.model.quantities import format_cpus, format_duration, format_memory
+from nimbus_hub.model.quantities import (
+    format_cpus,
+    format_duration,
+    format_memory,
+    parse_duration,
+)
 from nimbus_spawner.options import CUSTOM
 
 __all__ = ["render_form", "unavailable_form"]
 
 
-def render_form(choices: Options, hosts: Iterable[Host], notice: str = "") -> str:
-    """Return the form; ``notice`` is HTML that stands on top of it."""
+def render_form(choices: Options, hosts: Iterable[Host], patience: str, notice: str = "") -> str:
+    """Return the form.
+
+    ``patience`` is how long a start waits at most, ``notice`` HTML that stands on top.
+    """
     return "\n".join(
         (
             notice,
@@ -29,6 +37,7 @@ def render_form(choices: Options, hosts: Iterable[Host], notice: str = "") -> st
             _gpus(choices),
             _environments(choices),
             _duration(choices),
+            _wait(patience),
         )
     ).lstrip()
 
@@ -146,4 +155,14 @@ def _duration(choices: Options) -> str:
         '<datalist id="nimbus-durations"><option value="30m"><option value="1h">'
         f'<option value="2h"><option value="{longest}"></datalist>'
         f'<p class="text-muted">At most {longest}; a session can be renewed while it runs.</p>'
+    )
+
+
+def _wait(patience: str) -> str:
+    longest = format_duration(parse_duration(patience))
+    return (
+        '<label class="d-block mb-3">Wait at most '
+        f'<input class="form-control" name="wait" placeholder="{longest}" '
+        'pattern="[0-9smhdSMHD. ]+" title="like 90s or 10m"></label>'
+        f'<p class="text-muted">For a free place: {longest} unless you choose less.</p>'
     )

@@ -7,7 +7,7 @@ from typing import TypedDict
 from nimbus_hub.client.requests import GroupRequest
 from nimbus_hub.client.resources import Lease, Options
 from nimbus_hub.errors import InvalidRequest
-from nimbus_hub.model.quantities import format_cpus
+from nimbus_hub.model.quantities import format_cpus, format_duration, parse_duration
 from nimbus_spawner.options import SessionOptions
 
 __all__ = ["SessionRequest", "lease_env", "session_request"]
@@ -30,7 +30,8 @@ def session_request(
 ) -> SessionRequest:
     """Return the wish for a session's lease.
 
-    Raises InvalidRequest if there is no such size or environment.
+    Raises InvalidRequest if there is no such size or environment, or for a wait that is no
+    duration or longer than ``patience``.
     """
     known = [environment.name for environment in options.environments]
     if chosen.environment not in known:
@@ -44,7 +45,7 @@ def session_request(
         groups=[_group(chosen, options)],
         environment=chosen.environment,
         duration=chosen.duration,
-        wait=patience,
+        wait=_wait(chosen, patience),
     )
 
 
@@ -66,6 +67,23 @@ def lease_env(lease: Lease, api_url: str) -> dict[str, str]:
         "CPU_LIMIT": format_cpus(slot.cpus_milli),
         "MEM_LIMIT": str(slot.memory_bytes),
     }
+
+
+def _wait(chosen: SessionOptions, patience: str) -> str:
+    """Return how long the start may wait: as chosen, else and at most the spawner's patience."""
+    if chosen.wait is None:
+        return patience
+    longest = parse_duration(patience)
+    try:
+        is_right = parse_duration(chosen.wait) <= longest
+    except InvalidRequest:
+        is_right = False
+    if not is_right:
+        raise InvalidRequest(
+            "wait must be a duration like 90s or 10m and at most "
+            f"{format_duration(longest)}, got {chosen.wait!r}"
+        )
+    return chosen.wait
 
 
 def _group(chosen: SessionOptions, options: Options) -> GroupRequest:

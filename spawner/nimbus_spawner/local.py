@@ -23,7 +23,7 @@ from nimbus_hub.up.account import own_home, own_name
 from nimbus_hub.up.processes import ProcessRecord
 from nimbus_spawner.spawner import NimbusSpawner, refused
 
-__all__ = ["NimbusLocalSpawner", "refusal"]
+__all__ = ["NimbusLocalSpawner", "marked", "refusal"]
 
 _LAST_LINES = 15
 _LAST_BYTES = 20_000
@@ -78,7 +78,8 @@ class NimbusLocalSpawner(NimbusSpawner, LocalProcessSpawner):  # type: ignore[mi
 
     async def stop(self, now: bool = False) -> None:
         """Stop the server and what it started: nothing may go on without a lease."""
-        below = _descendants(self.pid)
+        below = {*_descendants(self.pid), *await asyncio.to_thread(marked, self.lease_id)}
+        below.discard(self._record)
         await super().stop(now=now)
         await asyncio.gather(*(record.end(_GRACE_SECONDS) for record in below))
 
@@ -211,6 +212,16 @@ def refusal(user: str, own: str, *, is_root: bool) -> str:
     except KeyError:
         return f"there is no system account {user!r} on this machine; ask for one to be made"
     return ""
+
+
+def marked(lease_id: str) -> list[ProcessRecord]:
+    """Return the processes with a lease in their environment: nohup and tmux leave the tree."""
+    found = psutil.process_iter(["pid", "create_time", "environ"]) if lease_id else ()
+    return [
+        ProcessRecord(process.info["pid"], process.info["create_time"])
+        for process in found
+        if (process.info["environ"] or {}).get("NIMBUS_LEASE_ID") == lease_id
+    ]
 
 
 def _descendants(pid: int) -> list[ProcessRecord]:

@@ -19,12 +19,15 @@ CUSTOM = "custom"
 """The form's choice of own numbers instead of a size."""
 
 _AMOUNTS = ("cpus", "memory", "gpus")
-_FIELDS = ("size", *_AMOUNTS, "environment", "duration")
+_FIELDS = ("size", *_AMOUNTS, "environment", "duration", "wait")
 
 
 @dataclass(frozen=True, slots=True)
 class SessionOptions:
-    """A checked choice. Without a size, cpus, memory and gpus are all given."""
+    """A checked choice. Without a size, cpus, memory and gpus are all given.
+
+    ``wait`` is as it was given: its bound is the spawner's, so the request checks it.
+    """
 
     size: str | None = None
     cpus: str | None = None
@@ -32,6 +35,7 @@ class SessionOptions:
     gpus: str | None = None
     environment: str = "default"
     duration: str | None = None
+    wait: str | None = None
 
     @classmethod
     def parse(cls, user_options: Mapping[str, object]) -> SessionOptions:
@@ -81,7 +85,7 @@ def _text(name: str, value: object) -> str:
 def _common(given: Mapping[str, str]) -> dict[str, str]:
     if "duration" in given:
         parse_duration(given["duration"])
-    return {name: given[name] for name in ("environment", "duration") if name in given}
+    return {name: given[name] for name in ("environment", "duration", "wait") if name in given}
 
 
 def _checked(amounts: dict[str, str]) -> dict[str, str]:

@@ -54,7 +54,9 @@ class NimbusSpawner(Spawner):  # type: ignore[misc]
         "", help="Token of the hub-side service 'nimbus-spawner' (scope custom:nimbus:admin)."
     ).tag(config=True)
     patience = Unicode(
-        "10m", help="How long a start waits in the queue at most, like 90s, 10m or 1h."
+        "10m",
+        help="How long a start waits in the queue at most, like 90s, 10m or 1h. "
+        "Users may choose less.",
     ).tag(config=True)
     server_timeout = Float(
         60.0, min=1.0, help="Seconds a started server may take until it answers."
@@ -113,7 +115,7 @@ class NimbusSpawner(Spawner):  # type: ignore[misc]
             )
         except NimbusError as error:
             return unavailable_form(error.message, notice)
-        return render_form(options, hosts, notice)
+        return render_form(options, hosts, self.patience, notice)
 
     async def ended_notice(self) -> Markup:
         """Return HTML that says when and why the last session ended, or nothing.

@@ -123,7 +123,7 @@ def test_a_running_job_is_watched_and_stopped(lab: Lab, page: Page, picture: Pic
     expect(view).to_contain_text("running", timeout=LONG_MILLISECONDS)
     view.get_by_role("button", name="Stop").click()
     expect(view).to_contain_text("Stopped from the notebook", timeout=LONG_MILLISECONDS)
-    expect(view.get_by_role("button", name="Stop")).to_have_count(0)
+    expect(view.get_by_role("button", name="Stop")).to_be_disabled()
     picture("stopped")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import signal
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -122,11 +123,14 @@ def test_a_job_that_ended_while_nobody_looked_is_known_after(
 def test_a_session_whose_lease_ran_out_while_the_hub_was_dead_is_reclaimed(
     hub: HubProcess, user: User
 ) -> None:
-    user.start(duration="8s")
+    user.start(duration="12s")
     record = ProcessRecord.read(next(hub.state.sessions.glob("*.json")))
     assert record is not None
+    (lease,) = user.leases("live")
+    end = datetime.fromisoformat(lease["expires_at"])
     hub.kill()
-    wait_for(lambda: True, 1, "nothing")
+    wait_for(lambda: datetime.now(UTC) > end, 30, "the lease's end")
+    assert record.is_alive  # nobody was there to end it
     hub.start()
     wait_for(lambda: not record.is_alive, 60, "server reclaimed")
     wait_for(lambda: not user.leases("live"), 30, "lease over")

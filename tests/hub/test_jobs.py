@@ -8,6 +8,7 @@ import signal
 from datetime import UTC, datetime
 from pathlib import Path
 
+import httpx
 import pytest
 
 from nimbus_hub.up.processes import ProcessRecord
@@ -25,6 +26,14 @@ for tick in range({COUNT}):
     print("rank", rank, "tick", tick, flush=True)
     time.sleep(0.2)
 """
+
+
+def session_environment(hub: HubProcess) -> dict[str, str]:
+    """Return what a terminal of the session has in its environment."""
+    record = ProcessRecord.read(next(hub.state.sessions.glob("*.json")))
+    assert record is not None
+    environment = Path(f"/proc/{record.pid}/environ").read_bytes().decode().split("\0")
+    return dict(word.split("=", 1) for word in environment if "=" in word)
 
 
 def submitted(terminal: Terminal, *options: str) -> str:
@@ -77,6 +86,39 @@ def test_the_readme_cell_trains_on_two_processes(terminal: Terminal) -> None:
     losses = [float(found) for found in re.findall(r"rank \d: loss (\d\.\d+)", out)]
     assert len(losses) == 2
     assert max(losses) < 0.3
+
+
+def test_a_job_reports_its_progress_by_itself(terminal: Terminal) -> None:
+    (terminal.directory / "reports.py").write_text(
+        "from nimbus_hub.replica.progress import report\n"
+        "print(report(0.5, 'epoch 1 of 2'), report(1.0, 'epoch 2 of 2'))\n"
+    )
+    code, out, err = terminal.run("nimbus-run", "--follow", "reports.py")
+    assert (code, out) == (0, "True True\n"), err
+    job = terminal.client.jobs(state="ended")[0]
+    assert (job.progress, job.progress_message) == (1.0, "epoch 2 of 2")
+
+
+def test_tensorboard_of_a_terminal_is_behind_its_sessions_log_in(
+    hub: HubProcess, user: User, terminal: Terminal
+) -> None:
+    user.start()
+    terminal.env |= session_environment(hub)
+    logs = terminal.directory / "logs"
+    logs.mkdir()
+    board = terminal.start("nimbus-tensorboard", str(logs))
+    try:
+        assert board.stdout is not None
+        path = board.stdout.readline().strip()
+        assert path.startswith(f"/user/{user.name}/proxy/")
+        assert "<title>TensorBoard</title>" in user.http.get(path).text
+        with httpx.Client(base_url=hub.url, trust_env=False) as stranger:
+            answer = stranger.get(path)
+        assert "TensorBoard" not in answer.text
+        assert answer.status_code in (302, 403)
+    finally:
+        board.send_signal(signal.SIGINT)
+        board.communicate(timeout=30)
 
 
 def test_a_killed_service_loses_nothing_of_a_running_job(
@@ -143,12 +185,7 @@ def test_a_job_outlives_the_session_it_came_from(
     hub: HubProcess, user: User, terminal: Terminal
 ) -> None:
     user.start()
-    record = ProcessRecord.read(next(hub.state.sessions.glob("*.json")))
-    assert record is not None
-    environment = Path(f"/proc/{record.pid}/environ").read_bytes().decode().split("\0")
-    session = dict(word.split("=", 1) for word in environment if "=" in word)
-    for name in ("NIMBUS_API_URL", "JUPYTERHUB_API_TOKEN"):
-        terminal.env[name] = session[name]
+    terminal.env |= session_environment(hub)
     job_id = submitted(terminal, "--workers", "2")
     started(terminal, job_id)
     user.stop()

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from datetime import datetime
 from enum import StrEnum
 
 from nimbus_hub.errors import InvalidRequest
 
-__all__ = ["Gpu", "Host", "HostState"]
+__all__ = ["Gpu", "Host", "HostMark", "HostState"]
 
 
 class HostState(StrEnum):
@@ -29,11 +30,23 @@ class Gpu:
 
 
 @dataclass(frozen=True, slots=True)
+class HostMark:
+    """What an operator said of a host; it is laid over what the host's executor says."""
+
+    name: str
+    reason: str
+    marked_by: str
+    marked_at: datetime
+    state: HostState = HostState.DRAINING
+
+
+@dataclass(frozen=True, slots=True)
 class Host:
     """A machine as the scheduler sees it: what it has, not what is free.
 
     ``address`` is the IPv4 address its replicas are reached at; hosts that share an
     address share its ports. ``first_port`` to ``last_port`` may be given to slots.
+    ``state_reason`` says for people why it is draining or down.
     """
 
     name: str
@@ -48,6 +61,7 @@ class Host:
     first_port: int = 20000
     last_port: int = 29999
     labels: dict[str, str] = field(default_factory=dict)
+    state_reason: str = ""
 
     def __post_init__(self) -> None:
         """Refuse a host that could not hold anything."""

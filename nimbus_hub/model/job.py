@@ -34,19 +34,29 @@ JOB_MOVES: dict[JobState, frozenset[JobState]] = {
         {
             JobState.STARTING,
             JobState.RUNNING,
+            JobState.QUEUED,
             JobState.SUCCEEDED,
             JobState.FAILED,
             JobState.STOPPED,
         }
     ),
     JobState.RUNNING: frozenset(
-        {JobState.STARTING, JobState.SUCCEEDED, JobState.FAILED, JobState.STOPPED}
+        {
+            JobState.STARTING,
+            JobState.QUEUED,
+            JobState.SUCCEEDED,
+            JobState.FAILED,
+            JobState.STOPPED,
+        }
     ),
     JobState.SUCCEEDED: frozenset(),
     JobState.FAILED: frozenset(),
     JobState.STOPPED: frozenset(),
 }
-"""The states each state may be followed by; starting again is the next attempt."""
+"""The states each state may be followed by; starting again is the next attempt.
+
+From running back to queued: what it ran on was taken away, and it waits for a new lease.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +77,10 @@ class Launch:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One job. ``attempt`` counts from 1; there are at most ``launch.retries`` + 1."""
+    """One job. ``attempt`` counts from 1; there are at most ``attempts``.
+
+    ``preemptions`` is how often its lease was taken away for others: these are no retries.
+    """
 
     id: str
     name: str
@@ -79,6 +92,7 @@ class Job:
     target: JobState | None = None
     reason: str = ""
     attempt: int = 1
+    preemptions: int = 0
     progress: float | None = None
     progress_message: str = ""
     started_at: datetime | None = None
@@ -88,7 +102,7 @@ class Job:
     @property
     def attempts(self) -> int:
         """Return how many attempts there may be."""
-        return self.launch.retries + 1
+        return self.launch.retries + 1 + self.preemptions
 
     @property
     def headline(self) -> str:

@@ -6,13 +6,14 @@ was asked for; what people see is derived from both by :attr:`Lease.public_state
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Self
 
 from nimbus_hub.errors import Conflict, Ended
 from nimbus_hub.model.slot import Slot, SlotGroup
+from nimbus_hub.model.wishes import Wishes
 
 __all__ = ["LEASE_MOVES", "Lease", "LeaseKind", "LeaseState"]
 
@@ -79,6 +80,9 @@ class Lease:
     """One lease. ``expires_at`` and ``latest_end`` are set when it is granted.
 
     ``wait_until`` is the end of the owner's patience while it is queued (None: for ever).
+    ``reason_code`` is the scheduler's word for why it waits, ``placement`` its sentence on
+    where the slots are and why. ``note`` is what others did to it while it waited, like a
+    promise that a renewal moved.
     ``saved_at`` is when the session told that its documents are saved, while it is ending.
     ``version`` grows with every write; it guards writes and lets readers wait for change.
     """
@@ -91,9 +95,13 @@ class Lease:
     length: timedelta
     created_at: datetime
     environment: str = "default"
+    wishes: Wishes = field(default_factory=Wishes)
     state: LeaseState = LeaseState.QUEUED
     target: LeaseState | None = None
     reason: str = ""
+    reason_code: str = ""
+    note: str = ""
+    placement: str = ""
     slots: tuple[Slot, ...] = ()
     position: int | None = None
     starts_by: datetime | None = None
@@ -121,12 +129,17 @@ class Lease:
             raise Conflict(f"lease {self.id} is {self.state} and cannot become {state}")
         return replace(self, state=state, **changes)  # type: ignore[arg-type]
 
-    def granted(self, slots: tuple[Slot, ...], now: datetime, latest_end: timedelta) -> Self:
-        """Return this lease holding ``slots`` from now on."""
+    def granted(
+        self, slots: tuple[Slot, ...], now: datetime, latest_end: timedelta, placement: str = ""
+    ) -> Self:
+        """Return this lease holding ``slots`` from now on; ``placement`` says why there."""
         return self.moved(
             LeaseState.GRANTED,
             slots=slots,
             reason="",
+            reason_code="",
+            note="",
+            placement=placement,
             position=None,
             starts_by=None,
             granted_at=now,
@@ -164,6 +177,7 @@ class Lease:
             self.target or state,
             target=None,
             reason=self.reason if self.target else reason,
+            reason_code="",
             position=None,
             starts_by=None,
             ended_at=now,

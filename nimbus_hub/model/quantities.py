@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import re
 from datetime import timedelta
+from typing import NamedTuple
 
 from nimbus_hub.errors import InvalidRequest
 
 __all__ = [
+    "GpuAmount",
     "format_cpus",
     "format_duration",
+    "format_gpus",
     "format_memory",
     "parse_cpus",
     "parse_duration",
@@ -25,7 +28,10 @@ _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _BYTES = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 _DURATION = re.compile(r"(?:\d+[smhd])+")
 _MEMORY = re.compile(r"(\d+(?:\.\d+)?)([KMGT]?)(?:I?B)?")
-_GPUS = re.compile(r"(?:(?P<model>[A-Za-z][A-Za-z0-9_.-]*):)?(?P<count>-?[0-9]{1,6})")
+_MODEL = r"[A-Za-z][A-Za-z0-9_.-]*"
+_GPUS = re.compile(
+    rf"(?:(?P<models>{_MODEL}(?:,{_MODEL})*):)?(?P<amount>-?[0-9]{{1,6}}(?:\.[0-9]{{1,3}})?)"
+)
 _LONGEST = timedelta(days=3650)
 
 
@@ -102,15 +108,39 @@ def format_cpus(milli: int) -> str:
     return f"{milli / 1000:.3f}".rstrip("0").removesuffix(".")
 
 
-def parse_gpus(value: str | int) -> tuple[int, str | None]:
-    """Read ``2`` or ``A100:2``; return how many, and the model or None for any.
+class GpuAmount(NamedTuple):
+    """How many GPUs, the share of each in thousandths, and the models allowed (none: any)."""
 
-    Raises InvalidRequest for anything else and for less than 0.
+    gpus: int
+    milli: int = 1000
+    models: tuple[str, ...] = ()
+
+
+def parse_gpus(value: str | int | float) -> GpuAmount:
+    """Read ``2``, ``A100:2``, ``A100,V100:2`` or a share of one, ``0.5`` or ``T4:0.25``.
+
+    Raises InvalidRequest for anything else, for less than 0, and for shares of over one.
     """
     match = _GPUS.fullmatch(str(value).strip())
     if match is None:
-        raise InvalidRequest(f"gpus must be a number or MODEL:NUMBER like A100:2, got {value!r}")
-    count = int(match["count"])
-    if count < 0:
-        raise InvalidRequest(f"gpus must be at least 0, got {count}")
-    return count, match["model"]
+        raise InvalidRequest(
+            f"gpus must be a number, a share of one GPU like 0.5, or MODEL:NUMBER like A100:2, "
+            f"got {value!r}"
+        )
+    milli = round(float(match["amount"]) * 1000)
+    if milli < 0:
+        raise InvalidRequest(f"gpus must be at least 0, got {match['amount']}")
+    models = tuple(dict.fromkeys(match["models"].split(","))) if match["models"] else ()
+    if milli % 1000 == 0:
+        return GpuAmount(milli // 1000, 1000, models)
+    if milli > 1000:
+        raise InvalidRequest(
+            f"gpus must be a whole number or a share of one GPU, got {match['amount']}"
+        )
+    return GpuAmount(1, milli, models)
+
+
+def format_gpus(gpus: int, milli: int = 1000, models: tuple[str, ...] = ()) -> str:
+    """Write GPUs as people ask for them: ``2``, ``A100:2``, ``A100,V100:0.5``."""
+    amount = f"{gpus * milli / 1000:.3f}".rstrip("0").removesuffix(".")
+    return f"{','.join(models)}:{amount}" if models else amount

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from enum import StrEnum
 
 from nimbus_hub.errors import InvalidRequest
 
-__all__ = ["PORTS_PER_SLOT", "Slot", "SlotGroup"]
+__all__ = ["PORTS_PER_SLOT", "Slot", "SlotGroup", "Topology"]
 
 PORTS_PER_SLOT = 4
 """Each attempt of a replica uses a port of its slot that the last one did not."""
@@ -16,16 +17,39 @@ _MOST = 10_000
 _ROLE = re.compile(r"[a-z][a-z0-9-]{0,29}")
 
 
+class Topology(StrEnum):
+    """How the slots of a group lie to each other; those with a colon are a must."""
+
+    PACK = "pack"
+    """In the fewest hosts, then in one rack."""
+    PACK_HOST = "pack:host"
+    PACK_RACK = "pack:rack"
+    SPREAD = "spread"
+    """As few per host as possible."""
+    SPREAD_HOST = "spread:host"
+    ANY = "any"
+
+
+_TOPOLOGIES = {"ps": Topology.SPREAD, "evaluator": Topology.ANY}
+"""What a role means by no wish; all others pack."""
+
+
 @dataclass(frozen=True, slots=True)
 class SlotGroup:
-    """A wish for ``count`` equal slots of one role; sizes are per slot."""
+    """A wish for ``count`` equal slots of one role; sizes are per slot.
+
+    ``gpus`` devices are held with ``gpu_milli`` thousandths of each: a share under 1000 is
+    of one device. ``gpu_models`` are those allowed, none means any.
+    """
 
     role: str
     count: int = 1
     cpus_milli: int = 1000
     memory_bytes: int = 2 * 2**30
     gpus: int = 0
-    gpu_model: str | None = None
+    gpu_milli: int = 1000
+    gpu_models: tuple[str, ...] = ()
+    topology: Topology | None = None
 
     def __post_init__(self) -> None:
         """Refuse amounts that make no sense."""
@@ -43,11 +67,29 @@ class SlotGroup:
             raise InvalidRequest(f"memory must be more than 0, got {self.memory_bytes}")
         if self.gpus < 0:
             raise InvalidRequest(f"gpus must be at least 0, got {self.gpus}")
+        if not 1 <= self.gpu_milli <= 1000 or (self.gpu_milli < 1000 and self.gpus != 1):
+            raise InvalidRequest(
+                f"a share must be of one GPU and at most all of it, got {self.gpu_milli / 1000:g} "
+                f"of {self.gpus} GPUs"
+            )
+
+    @property
+    def wanted_topology(self) -> Topology:
+        """Return the topology asked for, or the role's own."""
+        return self.topology or _TOPOLOGIES.get(self.role, Topology.PACK)
+
+    @property
+    def all_gpus_milli(self) -> int:
+        """Return the GPUs of all slots together, in thousandths."""
+        return self.count * self.gpus * self.gpu_milli
 
 
 @dataclass(frozen=True, slots=True)
 class Slot:
-    """A share of one host, held by a lease: CPUs, memory, GPU devices, ports."""
+    """A share of one host, held by a lease: CPUs, memory, GPU devices, ports.
+
+    ``gpu_milli`` is the share of each device, in thousandths.
+    """
 
     role: str
     index: int
@@ -57,6 +99,12 @@ class Slot:
     memory_bytes: int
     gpus: tuple[int, ...] = ()
     ports: tuple[int, ...] = ()
+    gpu_milli: int = 1000
+
+    @property
+    def all_gpus_milli(self) -> int:
+        """Return the GPUs held, in thousandths."""
+        return len(self.gpus) * self.gpu_milli
 
     @property
     def name(self) -> str:

@@ -6,22 +6,33 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 
+import numpy as np
+
 from nimbus_hub.errors import Impossible
+from nimbus_hub.model.cluster import Cluster
 from nimbus_hub.model.host import Host
 from nimbus_hub.model.quantities import format_cpus, format_memory
-from nimbus_hub.model.slot import SlotGroup
-from nimbus_hub.scheduler.fit import Fit, place
-from nimbus_hub.scheduler.free import Free, FreeHost
-from nimbus_hub.scheduler.plan import Grant, Wait, plan
-from nimbus_hub.scheduler.shortage import counted, gpus_text, most_fitting, roles_text, wish_text
+from nimbus_hub.model.slot import SlotGroup, Topology
+from nimbus_hub.model.wishes import Wishes
+from nimbus_hub.scheduler.capacity import Capacity
+from nimbus_hub.scheduler.decisions import Grant, Preview, Wait
+from nimbus_hub.scheduler.fit import Fitter
+from nimbus_hub.scheduler.placement import Tightest
+from nimbus_hub.scheduler.plan import Pass
+from nimbus_hub.scheduler.shape import Shape
+from nimbus_hub.scheduler.shortage import most_room
 from nimbus_hub.scheduler.snapshot import Snapshot, Waiting
+from nimbus_hub.scheduler.words import gpus_text, roles_text, wish_text
 
-__all__ = ["dry_run", "refuse"]
-
-_DRY_RUN = "dry-run"
+__all__ = ["preview", "refuse"]
 
 
-def refuse(groups: Sequence[SlotGroup], hosts: Sequence[Host], fit: Fit = place) -> None:
+def refuse(
+    groups: Sequence[SlotGroup],
+    hosts: Sequence[Host],
+    wishes: Wishes | None = None,
+    cluster: Cluster | None = None,
+) -> None:
     """Raise Impossible, saying what would be possible, for what no empty hosts could run.
 
     Hosts that are draining or down count: they come back, and until then the request waits
@@ -29,94 +40,155 @@ def refuse(groups: Sequence[SlotGroup], hosts: Sequence[Host], fit: Fit = place)
     """
     if not hosts:
         raise Impossible("there are no hosts to run on; an administrator has to add one")
-    free = Free(hosts)
-    if fit(free, groups, _DRY_RUN) is not None:
+    rules = (cluster or Cluster()).rules
+    capacity = Capacity(hosts, rules, {}, Tightest)
+    wished = wishes.datacenter if wishes is not None else None
+    if wished is not None and wished not in capacity.fitters:
+        raise Impossible(
+            f"no host is in datacenter {wished!r}; there are {', '.join(capacity.fitters)}"
+        )
+    names = [wished] if wished is not None else list(capacity.fitters)
+    if capacity.gang(groups, names) is not None:
         return
+    fitters = [capacity.fitters[name] for name in names]
+    where = f" in {wished}" if wished is not None else ""
     for group in groups:
-        _refuse_slot(group, tuple(free.hosts.values()))
-        _refuse_count(group, free)
-    wishes = " and ".join(roles_text(group.role, group.count) for group in groups)
+        _refuse_slot(group, fitters, where)
+        _refuse_count(group, fitters, where)
+        _refuse_topology(group, fitters)
+    asked = " and ".join(roles_text(group.role, group.count) for group in groups)
     raise Impossible(
-        f"{wishes} fit alone but not together in one datacenter; ask for fewer or smaller ones"
+        f"{asked} fit alone but not together{where or ' in one datacenter'}; "
+        "ask for fewer or smaller ones"
     )
 
 
-def dry_run(
-    snapshot: Snapshot,
-    groups: Sequence[SlotGroup],
-    length: timedelta,
-    now: datetime,
-    fit: Fit = place,
-) -> Grant | Wait:
+def preview(snapshot: Snapshot, request: Waiting, now: datetime) -> Preview:
     """Return what would become of a request that arrives now, after all that wait."""
     # One tick later than the last: at the same instant, ids would decide who is first.
     tick = timedelta(microseconds=1)
     since = max([now, *(each.since + tick for each in snapshot.waiting)])
-    request = Waiting(_DRY_RUN, "", tuple(groups), length, since)
-    decided = plan(replace(snapshot, waiting=(*snapshot.waiting, request)), now, fit)
+    request = replace(request, since=since)
+    deciding = Pass(replace(snapshot, waiting=(*snapshot.waiting, request)), now)
+    decided = deciding.run()
     answers: list[Grant | Wait] = [*decided.grants, *decided.waits]
-    return next(answer for answer in answers if answer.lease_id == _DRY_RUN)
+    return Preview(
+        answer=next(each for each in answers if each.lease_id == request.lease_id),
+        sites=deciding.sites.get(request.lease_id, ()),
+        preemptions=tuple(
+            each for each in decided.preemptions if each.for_lease_id == request.lease_id
+        ),
+    )
 
 
-def _refuse_slot(group: SlotGroup, hosts: Sequence[FreeHost]) -> None:
+def _refuse_slot(group: SlotGroup, fitters: Sequence[Fitter], where: str) -> None:
     """Refuse what no single host has."""
+    shape = Shape.of(group)
     if group.gpus:
-        hosts = _refuse_gpus(group, hosts)
-    beside = f" with {gpus_text(group.gpus, group.gpu_model)}" if group.gpus else ""
-    cpus = max(host.cpus_milli for host in hosts)
+        _refuse_gpus(group, fitters, where)
+    beside = f" with {gpus_text(shape.all_gpus_milli, shape.models)}" if group.gpus else ""
+    cpus = _most(fitters, shape, "cpus")
     if cpus < group.cpus_milli:
         raise Impossible(
             f"{format_cpus(group.cpus_milli)} CPUs on one host were asked for, but the largest "
-            f"host{beside} has {format_cpus(cpus)}; "
+            f"host{beside}{where} has {format_cpus(cpus)}{_reserved(group, fitters)}; "
             f"ask for at most {format_cpus(cpus)} per {group.role}"
         )
-    memory = max(host.memory_bytes for host in hosts)
+    memory = _most(fitters, shape, "memory")
     if memory < group.memory_bytes:
         raise Impossible(
             f"{format_memory(group.memory_bytes)} of memory on one host was asked for, but the "
-            f"largest host{beside} has {_floored(memory)}; "
+            f"largest host{beside}{where} has {_floored(memory)}{_reserved(group, fitters)}; "
             f"ask for at most {_floored(memory)} per {group.role}"
         )
-    if not any(host.room(group) for host in hosts):
-        host = max(hosts, key=lambda host: host.cpus_milli)
+    if not any(fitter.rooms(shape).hosts.any() for fitter in fitters):
+        host = max((h for fitter in fitters for h in fitter.free.hosts), key=lambda h: h.cpus_milli)
         raise Impossible(
-            f"no host has {wish_text(group)} together; host {host.host.name}, for one, has "
+            f"no host has {wish_text(group)} together; host {host.name}, for one, has "
             f"{format_cpus(host.cpus_milli)} CPUs and {_floored(host.memory_bytes)}; "
             f"ask for less per {group.role}"
         )
 
 
-def _refuse_gpus(group: SlotGroup, hosts: Sequence[FreeHost]) -> list[FreeHost]:
-    """Return the hosts with enough GPUs for one slot; refuse if there are none."""
-    models = sorted({gpu.model for host in hosts for gpu in host.host.gpus})
-    asked = gpus_text(group.gpus, group.gpu_model)
+def _most(fitters: Sequence[Fitter], shape: Shape, what: str) -> int:
+    """Return the most CPUs or memory that one host gives to slots of a shape."""
+    most = 0
+    for fitter in fitters:
+        free = fitter.free
+        amount = free.cpus if what == "cpus" else free.memory
+        if shape.gpus:
+            amount = amount[_whole(fitter, shape) >= shape.gpus]
+        else:
+            amount = amount - (free.kept_cpus() if what == "cpus" else free.kept_memory())
+        most = max(most, int(amount.max(initial=0)))
+    return most
+
+
+def _reserved(group: SlotGroup, fitters: Sequence[Fitter]) -> str:
+    """Say that GPUs keep some of the hosts, where that is what is missing."""
+    if group.gpus or not any(fitter.free.has_gpus.any() for fitter in fitters):
+        return ""
+    return " for slots without GPUs"
+
+
+def _whole(fitter: Fitter, shape: Shape) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+    """Return how many devices of the allowed models each host has."""
+    return np.asarray((fitter.free.free_gpus(shape.models) > 0).sum(axis=1), np.int64)
+
+
+def _refuse_gpus(group: SlotGroup, fitters: Sequence[Fitter], where: str) -> None:
+    """Refuse more GPUs, or others, than any host has."""
+    shape = Shape.of(group)
+    models = sorted({name for fitter in fitters for name in fitter.free.model_names})
+    asked = gpus_text(shape.all_gpus_milli, shape.models)
     if not models:
-        raise Impossible(f"{asked} per {group.role} asked for, but no host has GPUs; ask for 0")
-    most = max(host.gpus_of(group.gpu_model) for host in hosts)
+        raise Impossible(
+            f"{asked} per {group.role} asked for, but no host{where} has GPUs; ask for 0"
+        )
+    most = max(int(_whole(fitter, shape).max(initial=0)) for fitter in fitters)
     if not most:
         raise Impossible(
-            f"no host has a GPU of model {group.gpu_model}; ask for one of: {', '.join(models)}"
+            f"no host{where} has a GPU of model {' or '.join(shape.models)}; "
+            f"ask for one of: {', '.join(models)}"
         )
     if most < group.gpus:
         raise Impossible(
-            f"{asked} on one host were asked for, but the largest host has {most}; "
+            f"{asked} on one host were asked for, but the largest host{where} has {most}; "
             f"ask for at most {most} per {group.role}"
         )
-    return [host for host in hosts if host.gpus_of(group.gpu_model) >= group.gpus]
 
 
-def _refuse_count(group: SlotGroup, free: Free) -> None:
+def _refuse_count(group: SlotGroup, fitters: Sequence[Fitter], where: str) -> None:
     """Refuse more equal slots than any datacenter holds."""
-    fitting = most_fitting(free, group)
+    _, fitting = most_room(fitters, group)
     if fitting >= group.count:
         return
-    gpus = f" ({counted(group.gpus * group.count, 'GPU')} in all)" if group.gpus else ""
-    where = "in one datacenter" if len(free.datacenters) > 1 else "on all hosts together"
+    gpus = f" ({gpus_text(group.all_gpus_milli)} in all)" if group.gpus else ""
+    place = where or (" in one datacenter" if len(fitters) > 1 else " on all hosts together")
     raise Impossible(
         f"{roles_text(group.role, group.count)} with {wish_text(group)} each{gpus} were asked "
-        f"for, but only {fitting} fit {where}; "
+        f"for, but only {fitting} fit{place}; "
         f"ask for at most {roles_text(group.role, fitting)} of this size"
     )
+
+
+def _refuse_topology(group: SlotGroup, fitters: Sequence[Fitter]) -> None:
+    """Refuse a topology that the largest host, the largest rack or the hosts do not allow."""
+    rooms = [fitter.rooms(Shape.of(group)) for fitter in fitters]
+    most, place = {
+        Topology.PACK_HOST: (max(int(room.hosts.max()) for room in rooms), "one host"),
+        Topology.PACK_RACK: (max(int(room.racks.max()) for room in rooms), "one rack"),
+        Topology.SPREAD_HOST: (
+            max(int(np.count_nonzero(room.hosts)) for room in rooms),
+            "hosts of their own",
+        ),
+    }.get(group.wanted_topology, (group.count, ""))
+    if most < group.count:
+        raise Impossible(
+            f"{roles_text(group.role, group.count)} on {place} were asked for "
+            f"({group.wanted_topology}), but at most {most} can be; "
+            f"ask for at most {most}, or for another topology"
+        )
 
 
 def _floored(memory_bytes: int) -> str:

@@ -1,195 +1,264 @@
-"""Where a gang fits: all slots or none, in one datacenter, close together.
+"""Where a gang fits in one datacenter: all slots or none.
 
-This is the seam for placement: a :class:`Fit` finds slots in a view and leaves the view as
-it was. The one here, :func:`place`, packs: fewest hosts, then one rack, then one
-datacenter, and among equals the tightest host, then the first by name. Slots without GPUs
-go to hosts without GPUs; on GPU hosts they first take only what the free GPUs can spare.
+Groups that are hardest to place choose first, so that parameter servers and evaluators
+find their workers placed already. By the topology of its group (``SlotGroup``):
+
+- pack: one host; else one rack, the one in which the fewest hosts do; else few racks.
+- spread: as few on a host as possible, hosts in the racks of the gang first.
+- any: wherever it costs least.
+
+Slots without GPUs lie on GPU hosts only where the hosts without do not hold the group.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Protocol
+from collections.abc import Iterable, Sequence
+from itertools import islice, permutations
 
-from nimbus_hub.model.slot import PORTS_PER_SLOT, Slot, SlotGroup
-from nimbus_hub.scheduler.free import Free, FreeHost
+import numpy as np
 
-__all__ = ["Fit", "place", "roomy"]
+from nimbus_hub.model.slot import SlotGroup, Topology
+from nimbus_hub.scheduler.free import WHOLE, Free, Ints, Seat
+from nimbus_hub.scheduler.placement import Placement
+from nimbus_hub.scheduler.ranking import Ranking, Rooms
+from nimbus_hub.scheduler.shape import Shape
 
-_Share = tuple[FreeHost, int]
-"""How many slots of a group are on, or would fit on, a host."""
+__all__ = ["Fitter", "Seats"]
 
+Seats = tuple[tuple[Seat, ...], ...]
+"""The seats of a gang, by group, in the order of the groups."""
 
-class Fit(Protocol):
-    """A placement policy."""
+_Share = tuple[int, int]
+"""A host, and how many slots of a group are there."""
 
-    def __call__(
-        self, free: Free, groups: Sequence[SlotGroup], seed: str
-    ) -> tuple[Slot, ...] | None:
-        """Return slots for all groups, in their order, or None; leave ``free`` as it was.
-
-        ``seed`` is the lease's id; it only decides which ports are taken.
-        """
-        ...
+_ORDERS = 6
 
 
-def place(free: Free, groups: Sequence[SlotGroup], seed: str) -> tuple[Slot, ...] | None:
-    """Return slots for a gang in the datacenter where it is packed best, or None."""
-    best: tuple[tuple[int, ...], tuple[Slot, ...]] | None = None
-    for hosts in free.datacenters.values():
-        slots = _in_datacenter(free, hosts, groups, seed)
-        if slots is None:
-            continue
-        cost = _cost(free, slots)
-        if best is None or cost < best[0]:
-            best = cost, slots
-    return best[1] if best else None
+class Fitter:
+    """Finds seats in one view; leaves it as it was."""
 
+    def __init__(self, free: Free, placement: Placement) -> None:
+        self.free = free
+        self._placement = placement
+        self._rankings: dict[Shape, Ranking] = {}
+        self._rooms: dict[Shape, Rooms] = {}
 
-def roomy(groups: Sequence[SlotGroup], hosts: Iterable[FreeHost]) -> bool:
-    """Tell quickly whether each group alone fits; if not, all together never do."""
-    hosts = tuple(hosts)
-    return all(_reaches(group, hosts) for group in groups)
+    def one(self, shape: Shape) -> Seat | None:
+        """Return the best seat for one slot, or None."""
+        return self._ranking(shape).best()
 
-
-def _reaches(group: SlotGroup, hosts: Sequence[FreeHost]) -> bool:
-    left = group.count
-    for host in hosts:
-        left -= host.room(group)
-        if left <= 0:
-            return True
-    return False
-
-
-def _cost(free: Free, slots: Sequence[Slot]) -> tuple[int, ...]:
-    """Rank a placement: slots without GPUs on GPU hosts, hosts, racks."""
-    hosts = {slot.host for slot in slots}
-    racks = {free.hosts[name].host.rack for name in hosts}
-    strays = sum(not slot.gpus and bool(free.hosts[slot.host].host.gpus) for slot in slots)
-    return strays, len(hosts), len(racks)
-
-
-def _in_datacenter(
-    free: Free, hosts: Sequence[FreeHost], groups: Sequence[SlotGroup], seed: str
-) -> tuple[Slot, ...] | None:
-    if not roomy(groups, hosts):
+    def gang(self, groups: Sequence[SlotGroup]) -> Seats | None:
+        """Return seats for all slots of all groups, or None."""
+        if len(groups) == 1 and groups[0].count == 1:
+            seat = self.one(Shape.of(groups[0]))
+            return None if seat is None else ((seat,),)
+        if not self.could(groups):
+            return None
+        if len(groups) == 1:
+            return self._in_order(groups, (0,))
+        hardest = sorted(range(len(groups)), key=lambda at: _hardness(groups[at]), reverse=True)
+        for order in islice(permutations(hardest), _ORDERS):
+            seats = self._in_order(groups, order)
+            if seats is not None:
+                return seats
         return None
-    found: dict[int, list[Slot]] = {}
-    used: set[str] = set()
-    # The group that is hardest to place chooses first.
-    hardest = sorted(range(len(groups)), key=lambda at: _hardness(groups[at]), reverse=True)
-    try:
-        for at in hardest:
-            shares = _shares(hosts, groups[at], used)
-            if shares is None:
-                return None
-            found[at] = []
-            first = sum(group.count for group in groups[:at] if group.role == groups[at].role)
-            for slot in _slots(groups[at], shares, first, seed):
-                if len(slot.ports) < PORTS_PER_SLOT:
-                    return None  # hosts that share an address ran out of its ports together
-                free.take((slot,))
-                found[at].append(slot)
-            used.update(host.host.name for host, _ in shares)
-        return tuple(slot for at in range(len(groups)) for slot in found[at])
-    finally:
-        for slots in found.values():
-            free.give(slots)
+
+    def could(self, groups: Sequence[SlotGroup]) -> bool:
+        """Tell quickly whether each group alone has room; if not, all together never do."""
+        return all(int(self.rooms(Shape.of(group)).racks.sum()) >= group.count for group in groups)
+
+    def rooms(self, shape: Shape) -> Rooms:
+        """Return how many slots of a shape fit where, as of now."""
+        if shape not in self._rooms:
+            self._rooms[shape] = Rooms(self.free, shape)
+        rooms = self._rooms[shape]
+        rooms.refresh()
+        return rooms
+
+    def _ranking(self, shape: Shape) -> Ranking:
+        if shape not in self._rankings:
+            self._rankings[shape] = Ranking(self.free, self._placement, shape)
+        return self._rankings[shape]
+
+    def _in_order(self, groups: Sequence[SlotGroup], order: Sequence[int]) -> Seats | None:
+        """Return the gang's seats if the groups choose in this order."""
+        found: dict[int, tuple[Seat, ...]] = {}
+        used: dict[int, None] = {}
+        held: list[Seat] = []
+        try:
+            for at in order:
+                shares = self._shares(groups[at], tuple(used))
+                if shares is None:
+                    return None
+                found[at] = self._seats(Shape.of(groups[at]), shares)
+                if at != order[-1]:
+                    for seat in found[at]:
+                        self.free.hold(seat)
+                        held.append(seat)
+                    used.update((host, None) for host, _ in shares)
+            return tuple(found[at] for at in range(len(groups)))
+        finally:
+            for seat in held:
+                self.free.hold(seat, -1)
+
+    def _shares(self, group: SlotGroup, used: tuple[int, ...]) -> list[_Share] | None:
+        """Return how many slots go to which hosts; hosts without GPUs first for those without."""
+        shape = Shape.of(group)
+        rooms = self.rooms(shape)
+        if not group.gpus and self.free.has_gpus.any() and not self.free.has_gpus.all():
+            plain = np.where(self.free.has_gpus, 0, rooms.hosts)
+            shares = self._arrange(group, shape, Rooms(self.free, shape, plain), used)
+            if shares is not None:
+                return shares
+        return self._arrange(group, shape, rooms, used)
+
+    def _arrange(
+        self, group: SlotGroup, shape: Shape, rooms: Rooms, used: tuple[int, ...]
+    ) -> list[_Share] | None:
+        topology = group.wanted_topology
+        if rooms.total < group.count:
+            return None
+        if topology in (Topology.SPREAD, Topology.SPREAD_HOST):
+            return self._spread(group, shape, rooms.hosts, used)
+        if topology is Topology.ANY:
+            hosts = self._by_cost(shape, np.flatnonzero(rooms.hosts))
+            return _filled(hosts, rooms.hosts, group.count)
+        if rooms.most >= group.count:
+            whole = self._one_host(group.count, shape, rooms.hosts, used)
+            if whole is not None:
+                return [(whole, group.count)]
+        if topology is Topology.PACK_HOST:
+            return None
+        return self._racks(group.count, rooms, used, topology)
+
+    def _one_host(self, count: int, shape: Shape, room: Ints, used: tuple[int, ...]) -> int | None:
+        """Return the host for all slots: one of the gang's own, else the one of least cost."""
+        enough = np.flatnonzero(room >= count)
+        if not len(enough):
+            return None
+        own = [host for host in used if room[host] >= count]
+        together = shape
+        if shape.gpus and shape.gpu_milli == WHOLE:
+            together = Shape(
+                shape.cpus_milli * count,
+                shape.memory_bytes * count,
+                shape.gpus * count,
+                WHOLE,
+                shape.models,
+            )
+        costs = self._ranking(together).costs()
+        among = np.array(own) if own else enough
+        return int(among[costs[among].argmin()])
+
+    def _racks(
+        self, count: int, rooms: Rooms, used: tuple[int, ...], topology: Topology
+    ) -> list[_Share] | None:
+        """Return shares in one rack, one of the gang's own if it can be, else in few racks."""
+        rack = None
+        if used:
+            own = np.array(sorted({self.free.rack_of(host) for host in used}), np.int64)
+            rack = rooms.tightest_rack(count, own)
+        if rack is None:
+            rack = rooms.tightest_rack(count)
+        if rack is not None:
+            return self._in_rack(rack, rooms.hosts, count)
+        if topology is Topology.PACK_RACK:
+            return None
+        shares: list[_Share] = []
+        left = rooms.racks.copy()
+        while count:
+            enough = np.flatnonzero(left >= count)
+            rack = int(enough[left[enough].argmin()]) if len(enough) else int(left.argmax())
+            taken = min(count, int(left[rack]))
+            shares += self._in_rack(rack, rooms.hosts, taken)
+            left[rack] = 0
+            count -= taken
+        return shares
+
+    def _in_rack(self, rack: int, room: Ints, count: int) -> list[_Share]:
+        """Fill the largest hosts first; the rest goes to the tightest host that takes it."""
+        hosts = self.free.rack(rack)
+        local = room[hosts]
+        order = np.argsort(-local, kind="stable")
+        filled = np.cumsum(local[order])
+        full = int(np.searchsorted(filled, count))
+        shares = [(hosts.start + int(at), int(local[at])) for at in order[:full]]
+        rest = count - (int(filled[full - 1]) if full else 0)
+        if rest:
+            others = order[full:]
+            enough = others[local[others] >= rest]
+            last = int(enough[local[enough].argmin()])
+            shares.append((hosts.start + last, rest))
+        return shares
+
+    def _spread(
+        self, group: SlotGroup, shape: Shape, room: Ints, used: tuple[int, ...]
+    ) -> list[_Share] | None:
+        """Deal the slots to the hosts in rounds; hosts in the gang's racks come first."""
+        hosts = np.flatnonzero(room)
+        if group.topology is Topology.SPREAD_HOST and len(hosts) < group.count:
+            return None
+        racks = {self.free.rack_of(host) for host in used}
+        ranked = self._by_cost(shape, hosts)
+        ranked.sort(key=lambda host: self.free.rack_of(host) not in racks)
+        taken = dict.fromkeys(ranked[: group.count], 0)
+        left = group.count
+        while left:
+            for host in taken:
+                if left and taken[host] < room[host]:
+                    taken[host] += 1
+                    left -= 1
+        return [(host, count) for host, count in taken.items() if count]
+
+    def _by_cost(self, shape: Shape, hosts: Ints) -> list[int]:
+        costs = self._ranking(shape).costs()
+        return [int(host) for host in hosts[np.argsort(costs[hosts], kind="stable")]]
+
+    def _seats(self, shape: Shape, shares: Sequence[_Share]) -> tuple[Seat, ...]:
+        """Return the seats of a group."""
+        if not shape.gpus:
+            return tuple(Seat(host, (), shape, count) for host, count in shares)
+        seats: list[Seat] = []
+        for host, count in shares:
+            if count == 1:
+                seats.append(self._ranking(shape).seat(host))
+            elif shape.gpu_milli == WHOLE:
+                seats.append(self._whole(shape, host, count))
+            else:
+                seats += self._parts(shape, host, count)
+        return tuple(seats)
+
+    def _whole(self, shape: Shape, host: int, count: int) -> Seat:
+        """Return seats for slots of whole devices."""
+        fitting = self.free.fitting_devices(shape, host)
+        needed = shape.gpus * count
+        if len(fitting) == needed:
+            return Seat(host, tuple(fitting), shape, count)
+        together = shape._replace(gpus=needed)
+        return Seat(host, self._placement.devices(together, host, fitting), shape, count)
+
+    def _parts(self, shape: Shape, host: int, count: int) -> list[Seat]:
+        """Return seats for slots of a part of a device: each sees what the last one took."""
+        seats: list[Seat] = []
+        for _ in range(count):
+            seats.append(self._ranking(shape).seat(host))
+            self.free.hold(seats[-1])
+        for seat in seats:
+            self.free.hold(seat, -1)
+        return seats
 
 
 def _hardness(group: SlotGroup) -> tuple[int, ...]:
-    return group.gpus, group.gpu_model is not None, group.cpus_milli, group.memory_bytes
+    packs = group.wanted_topology not in (Topology.SPREAD, Topology.SPREAD_HOST, Topology.ANY)
+    return group.gpus, bool(group.gpu_models), packs, group.cpus_milli, group.memory_bytes
 
 
-def _slots(group: SlotGroup, shares: Sequence[_Share], first: int, seed: str) -> Iterator[Slot]:
-    """Yield the slots of a group; each must be taken before the next is made."""
-    index = first
-    for host, count in shares:
-        for _ in range(count):
-            yield host.slot(group, index, seed)
-            index += 1
-
-
-def _shares(hosts: Sequence[FreeHost], group: SlotGroup, used: set[str]) -> list[_Share] | None:
-    """Return how many slots go to which hosts, by the first rule under which they all fit."""
-    for rule in _gpu_rules if group.gpus else _cpu_rules:
-        rooms = [(host, count) for host in hosts if (count := rule(host, group))]
-        if sum(count for _, count in rooms) >= group.count:
-            return _pack(rooms, group, used)
-    return None
-
-
-def _room(host: FreeHost, group: SlotGroup) -> int:
-    return host.room(group)
-
-
-def _room_without_gpus(host: FreeHost, group: SlotGroup) -> int:
-    return 0 if host.host.gpus else host.room(group)
-
-
-def _room_beside_gpus(host: FreeHost, group: SlotGroup) -> int:
-    """Return the room in what the host's free GPUs leave of their equal shares."""
-    room = host.room(group)
-    if not room or not host.gpus:
-        return room
-    share = host.gpus / len(host.host.gpus)
-    cpus = host.cpus_milli - host.host.cpus_milli * share
-    memory = host.memory_bytes - host.host.memory_bytes * share
-    return max(0, min(room, int(cpus // group.cpus_milli), int(memory // group.memory_bytes)))
-
-
-_gpu_rules: tuple[Callable[[FreeHost, SlotGroup], int], ...] = (_room,)
-_cpu_rules = (_room_without_gpus, _room_beside_gpus, _room)
-
-
-def _pack(rooms: Sequence[_Share], group: SlotGroup, used: set[str]) -> list[_Share]:
-    """Return shares on one host if there is one, else in one rack, else in few racks."""
-    whole = [host for host, count in rooms if count >= group.count]
-    if whole:
-        return [(min(whole, key=lambda host: _tightness(host, used)), group.count)]
-    racks: dict[str, list[_Share]] = {}
-    for host, count in rooms:
-        racks.setdefault(host.host.rack, []).append((host, count))
-    packed: list[_Share] = []
-    left = group.count
-    while left:
-        rack, shares = _best_rack(racks, left, used)
-        del racks[rack]
-        packed += shares
-        left -= sum(count for _, count in shares)
-    return packed
-
-
-def _best_rack(
-    racks: dict[str, list[_Share]], count: int, used: set[str]
-) -> tuple[str, list[_Share]]:
-    """Return the rack that needs the fewest hosts for all, else the one that holds most."""
-    sizes = {rack: sum(room for _, room in rooms) for rack, rooms in racks.items()}
-    enough = [rack for rack, size in sizes.items() if size >= count]
-    if not enough:
-        rack = min(racks, key=lambda rack: (-sizes[rack], rack))
-        return rack, _fewest(racks[rack], sizes[rack], used)
-    packed = {rack: _fewest(racks[rack], count, used) for rack in enough}
-    rack = min(enough, key=lambda rack: (len(packed[rack]), sizes[rack], rack))
-    return rack, packed[rack]
-
-
-def _fewest(rooms: Sequence[_Share], count: int, used: set[str]) -> list[_Share]:
-    """Fill the largest hosts first; the rest goes to the tightest host that takes it."""
-    ranked = sorted(rooms, key=lambda share: (-share[1], _tightness(share[0], used)))
-    packed: list[_Share] = []
-    for at, (host, room) in enumerate(ranked):
-        if room < count:
-            packed.append((host, room))
-            count -= room
-            continue
-        last = [host for host, room in ranked[at:] if room >= count]
-        packed.append((min(last, key=lambda host: _tightness(host, used)), count))
-        break
-    return packed
-
-
-def _tightness(host: FreeHost, used: set[str]) -> tuple[bool, int, int, int, str]:
-    """Rank hosts that fit: the gang's own, then those with least left, then by name."""
-    name = host.host.name
-    return name not in used, host.gpus, host.cpus_milli, host.memory_bytes, name
+def _filled(hosts: Iterable[int], room: Ints, count: int) -> list[_Share]:
+    shares = []
+    for host in hosts:
+        taken = min(count, int(room[host]))
+        shares.append((host, taken))
+        count -= taken
+        if not count:
+            break
+    return shares

@@ -1,19 +1,52 @@
-"""What is free: a mutable view of the hosts that take slots, cheap to copy and to undo.
+"""What is free in one datacenter: arrays over its hosts, by rack and name, changed in place.
 
-``take`` and ``give`` are exact inverses, in any order, also for slots that are more than a
-host has (a host may have shrunk) or that lie on hosts which are not in the view.
+``hold`` and its undoing are exact inverses, in any order, also for more than a host has
+(a host may have shrunk). ``changes`` is the log of hosts that changed: who caches what he
+computed of a host, like :class:`~nimbus_hub.scheduler.ranking.Ranking`, reads on from where
+he was, so that the cost of a decision does not grow with the number of hosts.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
+from itertools import groupby
+from typing import NamedTuple, Self
 
+import numpy as np
+from numpy.typing import NDArray
+
+from nimbus_hub.model.cluster import Rules
 from nimbus_hub.model.host import Host
-from nimbus_hub.model.slot import Slot, SlotGroup
-from nimbus_hub.scheduler.ports import PortPool, PortRange
+from nimbus_hub.model.slot import PORTS_PER_SLOT
+from nimbus_hub.scheduler.shape import Shape
 
-__all__ = ["Free", "FreeHost", "is_model"]
+__all__ = ["WHOLE", "Free", "Hosts", "Ints", "Seat", "State", "is_model"]
+
+Ints = NDArray[np.int64]
+Hosts = Ints | slice
+"""Places of hosts in the arrays."""
+
+WHOLE = 1000
+"""A whole GPU, in thousandths."""
+
+_NONE = -1
+
+
+State = tuple[int, int, bool, bytes, int]
+"""What is free on a host, and the kind of host it is."""
+
+
+class Seat(NamedTuple):
+    """Where ``slots`` equal slots of one host would be: places of the host and its devices.
+
+    The first ``shape.gpus`` devices are those of the first slot, and so on.
+    """
+
+    host: int
+    devices: tuple[int, ...]
+    shape: Shape
+    slots: int = 1
 
 
 @lru_cache(maxsize=4096)
@@ -26,143 +59,209 @@ def is_model(asked: str, model: str) -> bool:
     return f"-{asked}-".casefold().replace(" ", "-") in words
 
 
-class FreeHost:
-    """What is free on one host."""
-
-    __slots__ = ("_holders", "cpus_milli", "gpus", "host", "memory_bytes", "models", "ports")
-
-    def __init__(self, host: Host, ports: PortPool) -> None:
-        """Start with the whole host free; ``ports`` is the pool of its address."""
-        self.host = host
-        self.cpus_milli = host.cpus_milli
-        self.memory_bytes = host.memory_bytes
-        self.gpus = len(host.gpus)
-        self.models: dict[str, int] = {}
-        self.ports = ports
-        self._holders = {gpu.index: 0 for gpu in host.gpus}
-        for gpu in host.gpus:
-            self.models[gpu.model] = self.models.get(gpu.model, 0) + 1
-
-    @property
-    def port_range(self) -> PortRange:
-        """Return the ports this host may give."""
-        return self.host.first_port, self.host.last_port
-
-    def gpus_of(self, model: str | None) -> int:
-        """Return how many devices of a model (None: any) are free."""
-        if model is None:
-            return self.gpus
-        return sum(count for name, count in self.models.items() if is_model(model, name))
-
-    def gpus_in_all(self, model: str | None) -> int:
-        """Return how many devices of a model (None: any) the host has, free or not."""
-        return sum(model is None or is_model(model, gpu.model) for gpu in self.host.gpus)
-
-    def room(self, group: SlotGroup) -> int:
-        """Return how many slots of a group fit now."""
-        if self.gpus < group.gpus:
-            return 0
-        count = min(
-            self.cpus_milli // group.cpus_milli,
-            self.memory_bytes // group.memory_bytes,
-            self.ports.slots_left(self.port_range),
-        )
-        if group.gpus and count > 0:
-            count = min(count, self.gpus_of(group.gpu_model) // group.gpus)
-        return max(count, 0)
-
-    def slot(self, group: SlotGroup, index: int, seed: str) -> Slot:
-        """Return a slot of a group that fits here: lowest devices first, ports by the seed."""
-        devices = sorted(
-            gpu.index
-            for gpu in (self.host.gpus if group.gpus else ())
-            if not self._holders[gpu.index]
-            and (group.gpu_model is None or is_model(group.gpu_model, gpu.model))
-        )
-        return Slot(
-            role=group.role,
-            index=index,
-            host=self.host.name,
-            address=self.host.address,
-            cpus_milli=group.cpus_milli,
-            memory_bytes=group.memory_bytes,
-            gpus=tuple(devices[: group.gpus]),
-            ports=self.ports.pick(self.port_range, seed),
-        )
-
-    def change(self, slot: Slot, sign: int) -> None:
-        """Add (1) or take away (-1) what a slot holds, but for its ports."""
-        self.cpus_milli += sign * slot.cpus_milli
-        self.memory_bytes += sign * slot.memory_bytes
-        if not slot.gpus:
-            return
-        for gpu in self.host.gpus:
-            if gpu.index in slot.gpus:
-                was_free = not self._holders[gpu.index]
-                self._holders[gpu.index] -= sign
-                by = (not self._holders[gpu.index]) - was_free
-                self.gpus += by
-                self.models[gpu.model] += by
-
-    def copy(self, ports: PortPool) -> FreeHost:
-        """Return an independent view in the same state, with its address's pool."""
-        other = FreeHost.__new__(FreeHost)
-        other.host = self.host
-        other.cpus_milli = self.cpus_milli
-        other.memory_bytes = self.memory_bytes
-        other.gpus = self.gpus
-        other.models = self.models.copy()
-        other.ports = ports
-        other._holders = self._holders.copy()
-        return other
-
-
 class Free:
-    """What is free on all hosts that take slots, in the order of their names."""
+    """What is free on the hosts of a datacenter.
 
-    __slots__ = ("_pools", "datacenters", "hosts")
+    ``cpus`` and ``memory``: free milli-CPUs and bytes, shape (hosts,). ``gpus``: free
+    thousandths of each device, shape (hosts, devices), negative where there is none (or
+    where more is held than there is). ``models``: each device's place in ``model_names``,
+    -1 where there is none. ``port_slots``: for how many slots there are ports.
+    """
 
-    def __init__(self, hosts: Sequence[Host]) -> None:
+    def __init__(self, hosts: Sequence[Host], rules: Rules | None = None) -> None:
         """Start with all of these hosts free, whatever their state."""
-        self._pools: dict[str, PortPool] = {}
-        self.hosts: dict[str, FreeHost] = {}
-        for host in sorted(hosts, key=lambda host: host.name):
-            pool = self._pools.setdefault(host.address, PortPool())
-            free = self.hosts[host.name] = FreeHost(host, pool)
-            pool.add_range(free.port_range)
-        self.datacenters = _by_datacenter(self.hosts.values())
+        rules = rules or Rules()
+        self.hosts = tuple(sorted(hosts, key=lambda host: (host.rack, host.name)))
+        width = max((len(host.gpus) for host in self.hosts), default=0)
+        names = sorted({gpu.model for host in self.hosts for gpu in host.gpus})
+        self.model_names = tuple(names)
+        self.cpus = np.array([host.cpus_milli for host in self.hosts], np.int64)
+        self.memory = np.array([host.memory_bytes for host in self.hosts], np.int64)
+        self.gpus = np.full((len(self.hosts), width), _NONE, np.int64)
+        self.models = np.full((len(self.hosts), width), _NONE, np.int64)
+        place = {name: at for at, name in enumerate(names)}
+        for at, host in enumerate(self.hosts):
+            self.gpus[at, : len(host.gpus)] = WHOLE
+            self.models[at, : len(host.gpus)] = [place[gpu.model] for gpu in host.gpus]
+        sizes = [host.last_port - host.first_port + 1 for host in self.hosts]
+        self.port_slots = np.array(sizes, np.int64) // PORTS_PER_SLOT
+        self._reserve(rules)
+        self._finish()
+        self.rack_starts = np.array(
+            [next(group)[0] for _, group in groupby(enumerate(self.hosts), lambda x: x[1].rack)],
+            np.int64,
+        )
 
-    def take(self, slots: Iterable[Slot]) -> None:
-        """Hold slots."""
-        for slot in slots:
-            if slot.host in self.hosts:
-                self.hosts[slot.host].change(slot, -1)
-            # Ports belong to the address: also a host that takes nothing more uses them.
-            if slot.address in self._pools:
-                self._pools[slot.address].take(slot.ports)
+    @classmethod
+    def of_arrays(
+        cls, cpus: Ints, memory: Ints, gpus: Ints, models: Ints, model_names: Sequence[str]
+    ) -> Self:
+        """Return a view of arrays that somebody else changes; he has to call ``changed``.
 
-    def give(self, slots: Iterable[Slot]) -> None:
-        """Give slots back."""
-        for slot in slots:
-            if slot.host in self.hosts:
-                self.hosts[slot.host].change(slot, 1)
-            if slot.address in self._pools:
-                self._pools[slot.address].give(slot.ports)
+        All hosts are in one rack, nothing is reserved, and ports are endless.
+        """
+        free = cls.__new__(cls)
+        free.hosts = ()
+        free.model_names = tuple(model_names)
+        free.cpus, free.memory, free.gpus, free.models = cpus, memory, gpus, models
+        free.port_slots = np.full(len(cpus), 2**40, np.int64)
+        free.reserve_cpus = np.zeros(len(cpus), np.int64)
+        free.reserve_memory = np.zeros(len(cpus), np.int64)
+        free.rack_starts = np.zeros(min(1, len(cpus)), np.int64)
+        free._finish()
+        return free
 
-    def copy(self) -> Free:
+    def _reserve(self, rules: Rules) -> None:
+        """Set what each free GPU keeps: at most half of its equal share of the host."""
+        halves = [2 * max(1, len(host.gpus)) for host in self.hosts]
+        self.reserve_cpus = np.array(
+            [
+                min(rules.reserve_cpus_milli, host.cpus_milli // half) if host.gpus else 0
+                for host, half in zip(self.hosts, halves, strict=True)
+            ],
+            np.int64,
+        )
+        self.reserve_memory = np.array(
+            [
+                min(rules.reserve_memory_bytes, host.memory_bytes // half) if host.gpus else 0
+                for host, half in zip(self.hosts, halves, strict=True)
+            ],
+            np.int64,
+        )
+
+    def _finish(self) -> None:
+        self._is_reserving = bool(self.reserve_cpus.any() or self.reserve_memory.any())
+        self.has_gpus = (self.models != _NONE).any(axis=1)
+        kinds: dict[tuple[bytes, int, int], int] = {}
+        rows = zip(self.models, self.reserve_cpus, self.reserve_memory, strict=True)
+        self._kinds = [
+            kinds.setdefault((row.tobytes(), int(cpus), int(memory)), len(kinds))
+            for row, cpus, memory in rows
+        ]
+        self.changes: list[int] = []
+        self._allowed: dict[tuple[str, ...], NDArray[np.bool_] | None] = {}
+
+    def __len__(self) -> int:
+        """Return the number of hosts."""
+        return len(self.cpus)
+
+    def changed(self, host: int) -> None:
+        """Note that the arrays of a host were changed from outside."""
+        self.changes.append(host)
+
+    def hold(self, seat: Seat, sign: int = 1) -> None:
+        """Take what slots need, or with -1 give it back."""
+        host, devices, shape, count = seat
+        count *= sign
+        self.cpus[host] -= count * shape.cpus_milli
+        self.memory[host] -= count * shape.memory_bytes
+        self.port_slots[host] -= count
+        share = sign * shape.gpu_milli
+        gpus = self.gpus
+        for device in devices:
+            gpus[host, device] -= share
+        self.changes.append(host)
+
+    def state(self, host: int) -> State:
+        """Return all that a cost may depend on: hosts in one state are alike."""
+        return (
+            int(self.cpus[host]),
+            int(self.memory[host]),
+            bool(self.port_slots[host] > 0),
+            self.gpus[host].tobytes(),
+            self._kinds[host],
+        )
+
+    def allowed(self, models: tuple[str, ...]) -> NDArray[np.bool_] | None:
+        """Return which devices are of these models, or None where all are."""
+        if not models:
+            return None
+        if models not in self._allowed:
+            wanted = [any(is_model(asked, name) for asked in models) for name in self.model_names]
+            self._allowed[models] = np.array([*wanted, False])[self.models]
+        return self._allowed[models]
+
+    def free_gpus(self, models: tuple[str, ...] = (), at: Hosts = slice(None)) -> Ints:
+        """Return the free thousandths of each device of these models, 0 for others."""
+        free = np.maximum(self.gpus[at], 0)
+        allowed = self.allowed(models)
+        return free if allowed is None else np.where(allowed[at], free, 0)
+
+    def count_gpus(self, models: tuple[str, ...] = ()) -> int:
+        """Return how many devices of these models there are, free or not."""
+        allowed = self.allowed(models)
+        return int(np.count_nonzero(self.models != _NONE if allowed is None else allowed))
+
+    def room(self, shape: Shape, at: Hosts = slice(None)) -> Ints:
+        """Return how many slots of a shape fit on each host.
+
+        Slots without GPUs get only what a host's free GPUs do not keep for themselves.
+        """
+        cpus, memory = self.cpus[at], self.memory[at]
+        if not shape.gpus and self._is_reserving:
+            cpus, memory = cpus - self.kept_cpus(at), memory - self.kept_memory(at)
+        count = np.minimum(cpus // shape.cpus_milli, memory // shape.memory_bytes)
+        np.minimum(count, self.port_slots[at], out=count)
+        if shape.gpus:
+            free = self.free_gpus(shape.models, at)
+            if shape.gpu_milli == WHOLE:
+                devices = (free >= WHOLE).sum(axis=1)
+            else:
+                devices = (free // shape.gpu_milli).sum(axis=1)
+            if shape.gpus > 1:
+                devices //= shape.gpus
+            np.minimum(count, devices, out=count)
+        return np.maximum(count, 0, out=count)
+
+    def fits(self, shape: Shape, at: Ints) -> NDArray[np.bool_]:
+        """Tell on which hosts at least one slot of a shape fits: where there is room."""
+        cpus, memory = self.cpus[at], self.memory[at]
+        if not shape.gpus and self._is_reserving:
+            cpus, memory = cpus - self.kept_cpus(at), memory - self.kept_memory(at)
+        fits = (cpus >= shape.cpus_milli) & (memory >= shape.memory_bytes)
+        fits &= self.port_slots[at] > 0
+        if shape.gpus:
+            enough = self.gpus[at] >= shape.gpu_milli
+            allowed = self.allowed(shape.models)
+            if allowed is not None:
+                enough &= allowed[at]
+            fits &= enough.any(axis=1) if shape.gpus == 1 else enough.sum(axis=1) >= shape.gpus
+        return fits
+
+    def kept_cpus(self, at: Hosts = slice(None)) -> Ints:
+        """Return the milli-CPUs that each host keeps for its free GPUs."""
+        free = np.maximum(self.gpus[at], 0).sum(axis=1)
+        return np.asarray(self.reserve_cpus[at] * free // WHOLE, np.int64)
+
+    def kept_memory(self, at: Hosts = slice(None)) -> Ints:
+        """Return the bytes that each host keeps for its free GPUs."""
+        free = np.maximum(self.gpus[at], 0).sum(axis=1)
+        return np.asarray(self.reserve_memory[at] * free // WHOLE, np.int64)
+
+    def fitting_devices(self, shape: Shape, host: int) -> list[int]:
+        """Return the devices of a host with enough left for a shape, in their order."""
+        share = shape.gpu_milli
+        free = self.gpus[host].tolist()
+        allowed = self.allowed(shape.models)
+        if allowed is None:
+            return [device for device, left in enumerate(free) if left >= share]
+        own = allowed[host].tolist()
+        return [device for device, left in enumerate(free) if left >= share and own[device]]
+
+    def rack_of(self, host: int) -> int:
+        """Return the place of a host's rack."""
+        return int(np.searchsorted(self.rack_starts, host, side="right")) - 1
+
+    def rack(self, rack: int) -> slice:
+        """Return the hosts of a rack."""
+        last = len(self) if rack + 1 == len(self.rack_starts) else int(self.rack_starts[rack + 1])
+        return slice(int(self.rack_starts[rack]), last)
+
+    def copy(self) -> Self:
         """Return an independent view in the same state."""
-        other = Free(())
-        other._pools = {address: pool.copy() for address, pool in self._pools.items()}
-        other.hosts = {
-            name: free.copy(other._pools[free.host.address]) for name, free in self.hosts.items()
-        }
-        other.datacenters = _by_datacenter(other.hosts.values())
+        other = self.__class__.__new__(self.__class__)
+        other.__dict__.update(self.__dict__)
+        other.cpus, other.memory = self.cpus.copy(), self.memory.copy()
+        other.gpus, other.port_slots = self.gpus.copy(), self.port_slots.copy()
+        other.changes = []
         return other
-
-
-def _by_datacenter(hosts: Iterable[FreeHost]) -> dict[str, list[FreeHost]]:
-    """Return hosts by datacenter, both in the order of their names."""
-    found: dict[str, list[FreeHost]] = {}
-    for free in hosts:
-        found.setdefault(free.host.datacenter, []).append(free)
-    return dict(sorted(found.items()))

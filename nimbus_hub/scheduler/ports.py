@@ -7,7 +7,7 @@ last holder then meet nobody, and no memory of past ports is needed.
 
 from __future__ import annotations
 
-from collections import Counter
+from collections.abc import Iterable
 from zlib import crc32
 
 from nimbus_hub.model.slot import PORTS_PER_SLOT
@@ -19,26 +19,19 @@ PortRange = tuple[int, int]
 
 
 class PortPool:
-    """The ports in use at one address, and how many are left of each range there."""
+    """The ports in use at one address."""
 
-    __slots__ = ("_left", "_used")
+    __slots__ = ("_used",)
 
     def __init__(self) -> None:
-        """Start with no port used and no range counted."""
-        self._used: Counter[int] = Counter()
-        self._left: dict[PortRange, int] = {}
-
-    def add_range(self, ports: PortRange) -> None:
-        """Count what is left of a range from now on."""
-        first, last = ports
-        self._left[ports] = last - first + 1 - sum(first <= port <= last for port in self._used)
-
-    def slots_left(self, ports: PortRange) -> int:
-        """Return for how many slots a range still has ports."""
-        return self._left[ports] // PORTS_PER_SLOT
+        """Start with no port used."""
+        self._used: set[int] = set()
 
     def pick(self, ports: PortRange, seed: str) -> tuple[int, ...]:
-        """Return free ports for one slot, searched from a place that the seed gives."""
+        """Return free ports for one slot, searched from a place that the seed gives.
+
+        Returns fewer than a slot needs when the range has no more.
+        """
         first, last = ports
         size = last - first + 1
         start = crc32(seed.encode()) % size
@@ -51,29 +44,10 @@ class PortPool:
                     break
         return tuple(found)
 
-    def take(self, ports: tuple[int, ...]) -> None:
-        """Record ports as used; one that is used twice must be given back twice."""
-        for port in ports:
-            if port not in self._used:
-                self._change(port, -1)
-            self._used[port] += 1
+    def take(self, ports: Iterable[int]) -> None:
+        """Record ports as used."""
+        self._used.update(ports)
 
-    def give(self, ports: tuple[int, ...]) -> None:
+    def give(self, ports: Iterable[int]) -> None:
         """Record ports as given back."""
-        for port in ports:
-            self._used[port] -= 1
-            if not self._used[port]:
-                del self._used[port]
-                self._change(port, 1)
-
-    def copy(self) -> PortPool:
-        """Return an independent pool in the same state."""
-        other = PortPool()
-        other._used = self._used.copy()
-        other._left = self._left.copy()
-        return other
-
-    def _change(self, port: int, by: int) -> None:
-        for first, last in self._left:
-            if first <= port <= last:
-                self._left[first, last] += by
+        self._used.difference_update(ports)

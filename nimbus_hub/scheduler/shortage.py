@@ -1,127 +1,199 @@
-"""What a request lacks, in users' words: "waiting for 2 GPUs A100: 1 of 4 is free"."""
+"""What a request lacks, in users' words, with the times at which it comes back.
+
+"waits for 4 more GPUs A100 in east; 2 come back at 14:10, 2 at 14:32 UTC; 3 hosts have too
+little memory"
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+import numpy as np
 
 from nimbus_hub.model.host import Host, HostState
 from nimbus_hub.model.quantities import format_cpus, format_memory
 from nimbus_hub.model.slot import SlotGroup
-from nimbus_hub.scheduler.fit import roomy
-from nimbus_hub.scheduler.free import Free, FreeHost
+from nimbus_hub.scheduler.capacity import Capacity, Taken
+from nimbus_hub.scheduler.fit import Fitter
+from nimbus_hub.scheduler.free import WHOLE
+from nimbus_hub.scheduler.shape import Shape
+from nimbus_hub.scheduler.words import clock, counted, cpus_text, gpus_text, roles_text, wish_text
 
-__all__ = ["counted", "gpus_text", "most_fitting", "roles_text", "shortage", "wish_text"]
+__all__ = ["Return", "absent", "away_text", "most_room", "shortage"]
 
-_NAMED_HOSTS = 3
+_NAMED_TIMES = 3
 
 
-def shortage(free: Free, groups: Sequence[SlotGroup], hosts: Sequence[Host]) -> str:
-    """Return why a gang does not fit in what is free; ``hosts`` are all, in any state."""
-    absent = _absent(groups, hosts)
-    if absent:
-        return f"waiting for {_hosts_text(absent)}"
+@dataclass(frozen=True, slots=True)
+class Return:
+    """When what a lease holds comes back: at the latest, and likely."""
+
+    at: datetime
+    likely: datetime
+    taken: Taken
+
+
+def shortage(
+    capacity: Capacity,
+    groups: Sequence[SlotGroup],
+    datacenters: Sequence[str],
+    returns: Iterable[Return],
+    now: datetime,
+) -> str:
+    """Return why a gang does not fit in any of these datacenters now.
+
+    ``returns`` is what comes back, the earliest first.
+    """
+    known = [name for name in datacenters if name in capacity.fitters]
+    if not known:
+        return "waits for hosts that take new work"
     for group in groups:
-        if most_fitting(free, group) < group.count:
-            return _group_shortage(free, group)
+        at, room = most_room([capacity.fitters[name] for name in known], group)
+        if room < group.count:
+            where = f" in {known[at]}" if len(capacity.fitters) > 1 else ""
+            lack = _Lack(capacity.fitters[known[at]], group, room, where)
+            return "; ".join([lack.text(), *lack.coming(known[at], returns, now), *lack.blocked()])
     count = sum(group.count for group in groups)
-    return f"waiting for {counted(count, 'slot')} at once in one datacenter: not all are free"
+    return f"waits for {counted(count, 'slot')} at once in one datacenter: not all are free"
 
 
-def most_fitting(free: Free, group: SlotGroup) -> int:
-    """Return how many slots of a group fit at once in the datacenter that holds most."""
-    return max(
-        (sum(host.room(group) for host in hosts) for hosts in free.datacenters.values()),
-        default=0,
-    )
+def most_room(fitters: Sequence[Fitter], group: SlotGroup) -> tuple[int, int]:
+    """Return where the most slots of a group fit at once, and how many.
+
+    Where none fit anywhere, it is where the most GPUs of its models are, free or not.
+    """
+    shape = Shape.of(group)
+
+    def rank(at: int) -> tuple[int, int]:
+        fitter = fitters[at]
+        return fitter.rooms(shape).total, fitter.free.count_gpus(shape.models)
+
+    most = max(range(len(fitters)), key=rank)
+    return most, rank(most)[0]
 
 
-def counted(count: int, noun: str) -> str:
-    """Return a number with its noun: ``1 slot``, ``2 slots``."""
-    return f"{count} {noun}{'' if count == 1 else 's'}"
+class _Lack:
+    """What one group lacks in one datacenter, of which ``where`` tells the name or nothing."""
+
+    def __init__(self, fitter: Fitter, group: SlotGroup, room: int, where: str) -> None:
+        self._free = fitter.free
+        self._group = group
+        self._shape = Shape.of(group)
+        self._room = room
+        self._where = where
+
+    def text(self) -> str:
+        """Return what is missing: GPUs, or else room for whole slots."""
+        group, shape = self._group, self._shape
+        if group.gpus:
+            per_host = (self._free.free_gpus(shape.models) // shape.gpu_milli).sum(axis=1)
+            free, most = int(per_host.sum()), int(per_host.max(initial=0))
+            if free < group.count * group.gpus:
+                return self._missing_gpus(free)
+            if most < group.gpus:
+                gpus = gpus_text(shape.all_gpus_milli, shape.models)
+                return f"waits for {gpus} on one host{self._where}: at most {most} free on one"
+        return self._missing_slots()
+
+    def _missing_gpus(self, free: int) -> str:
+        shape = self._shape
+        missing = (self._group.count * shape.gpus - free) * shape.gpu_milli
+        number, gpus = gpus_text(missing, shape.models).split(" ", 1)
+        return f"waits for {number} {'more ' if free else ''}{gpus}{self._where}"
+
+    def _missing_slots(self) -> str:
+        group = self._group
+        if group.count > 1:
+            slots = f"{roles_text(group.role, group.count)}, each with {wish_text(group)}"
+            return f"waits for {slots}{self._where}: {self._room} fit now"
+        if group.gpus:
+            return f"waits for {wish_text(group)} on one host{self._where}"
+        free = self._free
+        cpus = max(0, int((free.cpus - free.kept_cpus()).max(initial=0)))
+        memory = max(0, int((free.memory - free.kept_memory()).max(initial=0)))
+        beside = " beside what free GPUs keep" if (free.kept_cpus() > 0).any() else ""
+        if cpus < group.cpus_milli:
+            most = f"{cpus_text(group.cpus_milli)} on one host{self._where}: at most "
+            return f"waits for {most}{format_cpus(cpus)} are free{beside}"
+        if memory < group.memory_bytes:
+            most = f"{format_memory(group.memory_bytes)} of memory on one host{self._where}: "
+            return f"waits for {most}at most {format_memory(memory)} are free{beside}"
+        return f"waits for {wish_text(group)} on one host{self._where}"
+
+    def coming(self, datacenter: str, returns: Iterable[Return], now: datetime) -> list[str]:
+        """Return when GPUs come back: ``2 come back at 14:10, 2 at 14:32 UTC``."""
+        if not self._group.gpus:
+            return []
+        allowed = self._free.allowed(self._shape.models)
+        times: dict[str, int] = {}
+        for each in returns:
+            at = "any moment" if each.at <= now else f"at {clock(each.at, now)}"
+            if len(times) == _NAMED_TIMES and at not in times:
+                break
+            milli = sum(
+                seat.shape.gpu_milli
+                for name, seat in each.taken
+                for device in seat.devices
+                if name == datacenter and (allowed is None or allowed[seat.host, device])
+            )
+            if milli:
+                times[at] = times.get(at, 0) + milli
+        if not times:
+            return []
+        verb = "comes" if next(iter(times.values())) <= WHOLE else "come"
+        (at, milli), *rest = times.items()
+        texts = [f"{format_cpus(milli)} {verb} back {at}"]
+        texts += [f"{format_cpus(milli)} {at}" for at, milli in rest]
+        return [", ".join(texts) + ("" if at == "any moment" and not rest else " UTC")]
+
+    def blocked(self) -> list[str]:
+        """Return how many hosts have the GPUs free but too little else."""
+        if not self._group.gpus:
+            return []
+        free, shape = self._free, self._shape
+        devices = (free.free_gpus(shape.models) // shape.gpu_milli).sum(axis=1) >= shape.gpus
+        memory = devices & (free.memory < shape.memory_bytes)
+        cpus = devices & ~memory & (free.cpus < shape.cpus_milli)
+        counts = (("little memory", memory), ("few CPUs", cpus))
+        numbers = ((what, int(np.count_nonzero(hosts))) for what, hosts in counts)
+        return [
+            f"{counted(number, 'host')} with free GPUs {_have(number)} too {what}"
+            for what, number in numbers
+            if number
+        ]
 
 
-def gpus_text(count: int, model: str | None) -> str:
-    """Return a number of GPUs in words: ``2 GPUs A100``."""
-    return counted(count, "GPU") + (f" {model}" if model else "")
+def _have(number: int) -> str:
+    return "has" if number == 1 else "have"
 
 
-def roles_text(role: str, count: int) -> str:
-    """Return a number of a role in words: ``1 worker``, ``2 workers``, ``2 ps``."""
-    return f"{count} {role}" if role.endswith("s") else counted(count, role)
-
-
-def wish_text(group: SlotGroup) -> str:
-    """Return the size of a slot in words: ``1 GPU, 4 CPUs and 8G of memory``."""
-    gpus = f"{gpus_text(group.gpus, group.gpu_model)}, " if group.gpus else ""
-    return f"{gpus}{_cpus_text(group.cpus_milli)} and {format_memory(group.memory_bytes)} of memory"
-
-
-def _cpus_text(milli: int) -> str:
-    return f"{format_cpus(milli)} CPU{'' if milli == 1000 else 's'}"
-
-
-def _group_shortage(free: Free, group: SlotGroup) -> str:
-    hosts = tuple(free.hosts.values())
-    gpus = group.gpus * group.count
-    free_gpus = sum(host.gpus_of(group.gpu_model) for host in hosts)
-    if free_gpus < gpus:
-        total = sum(host.gpus_in_all(group.gpu_model) for host in hosts)
-        are = "is" if free_gpus == 1 else "are"
-        return f"waiting for {gpus_text(gpus, group.gpu_model)}: {free_gpus} of {total} {are} free"
-    fitting = most_fitting(free, group)
-    if fitting:
-        each = f" of {wish_text(group)} each" if group.count > 1 else ""
-        roles = roles_text(group.role, group.count)
-        fit = "fits" if fitting == 1 else "fit"
-        return f"waiting for {roles}{each}: {fitting} of {group.count} {fit} in one datacenter now"
-    each = f"{roles_text(group.role, group.count)}, each with " if group.count > 1 else ""
-    return f"waiting for {each}{_host_shortage(hosts, group)}"
-
-
-def _host_shortage(hosts: Sequence[FreeHost], group: SlotGroup) -> str:
-    """Return what no single host has free."""
-    most = max((host.gpus_of(group.gpu_model) for host in hosts), default=0)
-    if most < group.gpus:
-        gpus = gpus_text(group.gpus, group.gpu_model)
-        return f"{gpus} on one host: at most {most} {'is' if most == 1 else 'are'} free on one"
-    where = "one host"
-    if group.gpus:
-        hosts = [host for host in hosts if host.gpus_of(group.gpu_model) >= group.gpus]
-        where = f"one host with {gpus_text(group.gpus, group.gpu_model)} free"
-    cpus = max(0, max((host.cpus_milli for host in hosts), default=0))
-    if cpus < group.cpus_milli:
-        return f"{_cpus_text(group.cpus_milli)} on {where}: at most {format_cpus(cpus)} are free"
-    memory = max(0, max((host.memory_bytes for host in hosts), default=0))
-    if memory < group.memory_bytes:
-        asked = format_memory(group.memory_bytes)
-        return f"{asked} of memory on {where}: at most {format_memory(memory)} are free"
-    return f"{wish_text(group)} on one host: none has them free together"
-
-
-def _absent(groups: Sequence[SlotGroup], hosts: Sequence[Host]) -> list[Host]:
-    """Return the hosts without which a gang could not run even if nothing else did."""
-    ready = [host for host in hosts if host.state is HostState.READY]
-    if len(ready) == len(hosts) or _has_room(groups, ready):
-        return []
-    away = sorted(
-        (host for host in hosts if host.state is not HostState.READY), key=lambda host: host.name
-    )
-    return [
-        host
-        for host, free in ((host, Free([host])) for host in away)
-        if any(view.room(group) for view in free.hosts.values() for group in groups)
-    ]
-
-
-def _has_room(groups: Sequence[SlotGroup], hosts: Iterable[Host]) -> bool:
-    free = Free(tuple(hosts))
-    return any(roomy(groups, views) for views in free.datacenters.values())
-
-
-def _hosts_text(hosts: Sequence[Host]) -> str:
+def away_text(hosts: Sequence[Host]) -> str:
     """Return which hosts are away: ``host gpu-1, which is down``."""
-    named = [f"{host.name} ({host.state})" for host in hosts[:_NAMED_HOSTS]]
     if len(hosts) == 1:
         return f"host {hosts[0].name}, which is {hosts[0].state}"
-    more = len(hosts) - len(named)
-    return "hosts that take nothing now: " + ", ".join(named) + (f", {more} more" if more else "")
+    named = ", ".join(f"{host.name} ({host.state})" for host in hosts[:3])
+    more = f", {len(hosts) - 3} more" if len(hosts) > 3 else ""
+    return f"hosts that take nothing now: {named}{more}"
+
+
+def absent(
+    groups: Sequence[SlotGroup], hosts: Sequence[Host], empty: Capacity, ready: Capacity
+) -> list[Host]:
+    """Return the hosts without which a gang could not run even if nothing else did.
+
+    ``empty`` is a view of all hosts with nothing held, ``ready`` of those that take slots.
+    """
+    if any(fitter.could(groups) for fitter in ready.fitters.values()):
+        return []
+    found = []
+    for host in sorted(hosts, key=lambda host: host.name):
+        place = empty.host(host.name)
+        if host.state is HostState.READY or place is None:
+            continue
+        free, at = place
+        one = np.array([at])
+        if any(int(free.room(Shape.of(group), one)[0]) for group in groups):
+            found.append(host)
+    return found

@@ -12,8 +12,10 @@ from hypothesis import strategies as st
 
 from nimbus_hub.errors import InvalidRequest
 from nimbus_hub.model.quantities import (
+    GpuAmount,
     format_cpus,
     format_duration,
+    format_gpus,
     format_memory,
     parse_cpus,
     parse_duration,
@@ -56,16 +58,26 @@ def test_memory_is_read_in_binary_units(text: str | int, size: int) -> None:
 @pytest.mark.parametrize(
     ("text", "gpus"),
     [
-        ("2", (2, None)),
-        (0, (0, None)),
-        ("A100:2", (2, "A100")),
-        ("rtx-4090.x:1", (1, "rtx-4090.x")),
+        ("2", GpuAmount(2)),
+        (0, GpuAmount(0)),
+        ("2.0", GpuAmount(2)),
+        (0.5, GpuAmount(1, 500)),
+        ("0.125", GpuAmount(1, 125)),
+        ("A100:2", GpuAmount(2, 1000, ("A100",))),
+        ("A100,V100:0.5", GpuAmount(1, 500, ("A100", "V100"))),
+        ("T4,T4:1", GpuAmount(1, 1000, ("T4",))),
+        ("rtx-4090.x:1", GpuAmount(1, 1000, ("rtx-4090.x",))),
     ],
 )
-def test_gpus_are_a_number_or_a_model_and_a_number(
-    text: str | int, gpus: tuple[int, str | None]
+def test_gpus_are_a_number_or_a_share_of_one_and_maybe_models(
+    text: str | float, gpus: GpuAmount
 ) -> None:
     assert parse_gpus(text) == gpus
+
+
+@pytest.mark.parametrize("text", ["0", "2", "0.5", "0.125", "A100:2", "A100,V100:0.5"])
+def test_gpus_come_back_as_written(text: str) -> None:
+    assert format_gpus(*parse_gpus(text)) == text
 
 
 @pytest.mark.parametrize(
@@ -92,9 +104,16 @@ def test_gpus_are_a_number_or_a_model_and_a_number(
         (parse_cpus, "0", "cpus must be more than 0"),
         (parse_cpus, "0.0001", "cpus must be more than 0"),
         (parse_cpus, "1e9", "less than 1000000, got '1e9'"),
-        (parse_gpus, "two", "gpus must be a number or MODEL:NUMBER like A100:2, got 'two'"),
-        (parse_gpus, "A100", "gpus must be a number or MODEL:NUMBER"),
-        (parse_gpus, "1.5", "gpus must be a number"),
+        (
+            parse_gpus,
+            "two",
+            "gpus must be a number, a share of one GPU like 0.5, or MODEL:NUMBER like A100:2, "
+            "got 'two'",
+        ),
+        (parse_gpus, "A100", "gpus must be a number"),
+        (parse_gpus, "A100,:1", "gpus must be a number"),
+        (parse_gpus, "0.0001", "gpus must be a number"),
+        (parse_gpus, "1.5", "gpus must be a whole number or a share of one GPU, got 1.5"),
         (parse_gpus, "9" * 5000, "gpus must be a number"),
         (parse_gpus, "-1", "gpus must be at least 0, got -1"),
     ],

@@ -6,8 +6,11 @@ from datetime import UTC, datetime, timedelta
 from itertools import chain
 
 from nimbus_hub.model.host import Gpu, Host, HostState
+from nimbus_hub.model.lease import LeaseKind
 from nimbus_hub.model.slot import PORTS_PER_SLOT, Slot, SlotGroup
-from nimbus_hub.scheduler.plan import Plan, plan
+from nimbus_hub.model.wishes import Wishes
+from nimbus_hub.scheduler.decisions import Plan
+from nimbus_hub.scheduler.plan import plan
 from nimbus_hub.scheduler.snapshot import Holding, Snapshot, Waiting
 
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
@@ -43,7 +46,8 @@ def host(
 def group(
     role: str = "worker", count: int = 1, cpus: float = 1, gpus: int = 0, model: str | None = None
 ) -> SlotGroup:
-    return SlotGroup(role, count, int(cpus * 1000), GIB, gpus, model)
+    models = (model,) if model else ()
+    return SlotGroup(role, count, int(cpus * 1000), GIB, gpus, gpu_models=models)
 
 
 def waiting(
@@ -54,7 +58,7 @@ def waiting(
     priority: int = 0,
 ) -> Waiting:
     since = NOW - timedelta(minutes=minutes_ago)
-    return Waiting(lease_id, "ada", groups, length, since, priority)
+    return Waiting(lease_id, "ada", groups, length, since, wishes=Wishes(priority=priority))
 
 
 def holding(
@@ -63,9 +67,10 @@ def holding(
     ends_at: datetime | None = NOW + HOUR,
     cpus: int = 1,
     gpus: tuple[int, ...] = (),
+    kind: LeaseKind = LeaseKind.JOB,
 ) -> Holding:
     slot = Slot("worker", 0, at.name, at.address, cpus * 1000, GIB, gpus, ())
-    return Holding(lease_id, "bob", (slot,), ends_at)
+    return Holding(lease_id, "bob", (slot,), ends_at, kind)
 
 
 def slots_of(decided: Plan, lease_id: str) -> tuple[Slot, ...]:
@@ -160,7 +165,7 @@ def test_slots_without_gpus_take_first_what_free_gpus_can_spare() -> None:
 
 
 def test_slots_without_gpus_use_an_idle_gpu_host_when_there_is_nothing_else() -> None:
-    assert hosts_of(only((host("a", gpus=1),), group(cpus=8)), "a") == ["a"]
+    assert hosts_of(only((host("a", gpus=1),), group(cpus=6)), "a") == ["a"]
 
 
 def test_devices_are_the_lowest_free_ones_of_the_model() -> None:
@@ -186,14 +191,14 @@ def test_draining_and_down_hosts_take_nothing() -> None:
     decided = only(hosts, group())
     assert decided.grants == ()
     assert decided.waits[0].reason == (
-        "waiting for hosts that take nothing now: a (draining), b (down)"
+        "waits for hosts that take nothing now: a (draining), b (down)"
     )
 
 
 def test_a_request_that_only_a_down_host_can_hold_names_it() -> None:
     hosts = (host("a"), host("b", gpus=1, state=HostState.DOWN))
     reason = only(hosts, group(gpus=1)).waits[0].reason
-    assert reason == "waiting for host b, which is down"
+    assert reason == "waits for host b, which is down"
 
 
 def test_holdings_on_unknown_hosts_and_devices_do_no_harm() -> None:
@@ -262,14 +267,16 @@ def test_the_first_that_does_not_fit_is_promised_the_earliest_time_it_will() -> 
     )
     decided = only((here,), group(gpus=3), holdings=held)
     assert decided.waits[0].starts_by == NOW + 2 * HOUR
-    assert decided.waits[0].reason == "waiting for 3 GPUs: 1 of 4 is free"
+    assert decided.waits[0].reason == (
+        "waits for 2 more GPUs; 1 comes back at 13:00, 1 at 14:00, 1 at 15:00 UTC"
+    )
 
 
 def test_there_is_no_promise_when_nobody_knows_when_a_holding_ends() -> None:
     here = host("a", gpus=1)
     wait = only((here,), group(gpus=1), holdings=(holding("x", here, None, gpus=(0,)),)).waits[0]
     assert wait.starts_by is None
-    assert wait.reason == "waiting for 1 GPU: 0 of 1 are free"
+    assert wait.reason == "waits for 1 GPU"
 
 
 def test_an_overdue_holding_promises_no_time() -> None:
@@ -277,7 +284,7 @@ def test_an_overdue_holding_promises_no_time() -> None:
     held = (holding("x", here, NOW - HOUR, gpus=(0,)),)
     wait = only((here,), group(gpus=1), holdings=held).waits[0]
     assert wait.starts_by is None
-    assert wait.reason == ("waiting for 1 GPU: 0 of 1 are free; the rest is being given back now")
+    assert wait.reason == "waits for 1 GPU; 1 comes back any moment"
 
 
 def backfill(length: timedelta, cpus: int, host_cpus: int = 8) -> Plan:
@@ -312,7 +319,10 @@ def test_long_work_is_moved_off_the_reserved_host() -> None:
         waiting("first", group(count=2, gpus=1, cpus=3), minutes_ago=2),
         waiting("small", group(gpus=1), length=5 * HOUR, minutes_ago=1),
     )
-    held = (holding("x", tight, gpus=(0,)), holding("z", other, None, cpus=6))
+    held = (
+        holding("x", tight, gpus=(0,)),
+        holding("z", other, None, cpus=6, kind=LeaseKind.SESSION),
+    )
     decided = plan(Snapshot((tight, other), held, queue), NOW)
     assert hosts_of(only((tight, other), group(gpus=1), holdings=held), "a") == ["a"]
     assert hosts_of(decided, "small") == ["b"]
@@ -341,7 +351,7 @@ def test_reasons_name_the_gpus_that_are_missing() -> None:
     here = host("a", gpus=4)
     held = (holding("x", here, gpus=(0, 1, 2)),)
     assert reason((here,), group(gpus=2, model="A100"), held=held) == (
-        "waiting for 2 GPUs A100: 1 of 4 is free"
+        "waits for 1 more GPU A100; 3 come back at 13:00 UTC"
     )
 
 
@@ -349,29 +359,42 @@ def test_reasons_say_when_gpus_are_free_but_not_on_one_host() -> None:
     hosts = (host("a", gpus=2), host("b", gpus=2))
     held = tuple(holding(at.name, at, gpus=(0,)) for at in hosts)
     assert reason(hosts, group(gpus=2), held=held) == (
-        "waiting for 2 GPUs on one host: at most 1 is free on one"
+        "waits for 2 GPUs on one host: at most 1 free on one; 2 come back at 13:00 UTC"
     )
 
 
 def test_reasons_name_missing_cpus_and_memory() -> None:
-    here = host("a", cpus=4, gpus=1)
+    here = host("a", cpus=4)
     held = (holding("x", here, cpus=2),)
     assert reason((here,), group(cpus=3), held=held) == (
-        "waiting for 3 CPUs on one host: at most 2 are free"
-    )
-    assert reason((here,), group(cpus=3, gpus=1), held=held) == (
-        "waiting for 3 CPUs on one host with 1 GPU free: at most 2 are free"
+        "waits for 3 CPUs on one host: at most 2 are free"
     )
     much = SlotGroup("worker", 1, 1000, 64 * GIB)
     assert reason((here,), much, held=held) == (
-        "waiting for 64G of memory on one host: at most 63G are free"
+        "waits for 64G of memory on one host: at most 63G are free"
+    )
+
+
+def test_reasons_say_that_free_gpus_keep_cpus() -> None:
+    here = host("a", cpus=4, gpus=1)
+    assert reason((here,), group(cpus=3), held=(holding("x", here, cpus=1),)) == (
+        "waits for 3 CPUs on one host: at most 1 are free beside what free GPUs keep"
+    )
+
+
+def test_reasons_count_the_hosts_whose_gpus_lack_cpus_or_memory() -> None:
+    hosts = (host("a", cpus=4, gpus=1), host("b", cpus=4, gpus=1))
+    held = tuple(holding(at.name, at, cpus=2, kind=LeaseKind.SESSION) for at in hosts)
+    assert reason(hosts, group(cpus=3, gpus=1), held=held) == (
+        "waits for 1 GPU, 3 CPUs and 1G of memory on one host; "
+        "2 hosts with free GPUs have too few CPUs"
     )
 
 
 def test_reasons_say_how_much_of_a_gang_fits() -> None:
     here = host("a", cpus=4)
     assert reason((here,), group(count=4), held=(holding("x", here, cpus=2),)) == (
-        "waiting for 4 workers of 1 CPU and 1G of memory each: 2 of 4 fit in one datacenter now"
+        "waits for 4 workers, each with 1 CPU and 1G of memory: 2 fit now"
     )
 
 
@@ -379,7 +402,7 @@ def test_reasons_count_the_requests_in_front() -> None:
     here = host("a")
     queue = tuple(waiting(f"w{n}", group(cpus=8), minutes_ago=9 - n) for n in range(3))
     decided = plan(Snapshot((here,), (holding("x", here, cpus=6),), queue), NOW)
-    lack = "waiting for 8 CPUs on one host: at most 2 are free"
+    lack = "waits for 8 CPUs on one host: at most 2 are free"
     assert [wait.reason for wait in decided.waits] == [
         lack,
         f"{lack}; behind 1 earlier request",

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from nimbus_hub.errors import Impossible
+from nimbus_hub.model.cluster import Cluster, Datacenter
 from nimbus_hub.model.host import Gpu, Host, HostState
-from nimbus_hub.model.slot import Slot, SlotGroup
-from nimbus_hub.scheduler.explain import dry_run, refuse
-from nimbus_hub.scheduler.plan import Grant, Wait
+from nimbus_hub.model.slot import Slot, SlotGroup, Topology
+from nimbus_hub.model.wishes import DataUse, Wishes
+from nimbus_hub.scheduler.decisions import Grant, Wait
+from nimbus_hub.scheduler.explain import preview, refuse
 from nimbus_hub.scheduler.snapshot import Holding, Snapshot, Waiting
 
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
@@ -34,17 +37,18 @@ G = SlotGroup
             "ask for at most 4 per worker",
         ),
         (
-            (G("worker", gpus=1, gpu_model="V100"),),
+            (G("worker", gpus=1, gpu_models=("V100",)),),
             "no host has a GPU of model V100; ask for one of: A100, T4",
         ),
         (
-            (G("worker", gpus=2, gpu_model="T4"),),
+            (G("worker", gpus=2, gpu_models=("T4",)),),
             "2 GPUs T4 on one host were asked for, but the largest host has 1; "
             "ask for at most 1 per worker",
         ),
         (
             (G("notebook", cpus_milli=20_000),),
-            "20 CPUs on one host were asked for, but the largest host has 16; "
+            "20 CPUs on one host were asked for, but the largest host has 16 for slots without "
+            "GPUs; "
             "ask for at most 16 per notebook",
         ),
         (
@@ -54,7 +58,8 @@ G = SlotGroup
         ),
         (
             (G("worker", memory_bytes=100 * GIB),),
-            "100G of memory on one host was asked for, but the largest host has 64G; "
+            "100G of memory on one host was asked for, but the largest host has 64G for slots "
+            "without GPUs; "
             "ask for at most 64G per worker",
         ),
         (
@@ -63,8 +68,8 @@ G = SlotGroup
             "but only 2 fit on all hosts together; ask for at most 2 workers of this size",
         ),
         (
-            (G("worker", 2, 8_000, 32 * GIB, 0), G("ps", 3, 8_000, 32 * GIB, 0)),
-            "2 workers and 3 ps fit alone but not together in one datacenter; "
+            (G("worker", 2, 8_000, 32 * GIB, 0), G("ps", 2, 8_000, 32 * GIB, 0)),
+            "2 workers and 2 ps fit alone but not together in one datacenter; "
             "ask for fewer or smaller ones",
         ),
     ],
@@ -98,21 +103,68 @@ def test_what_a_host_that_is_down_could_run_is_not_refused() -> None:
     refuse((G("worker"),), (Host("a", 4_000, 8 * GIB, state=HostState.DOWN),))
 
 
-def test_a_dry_run_says_where_it_would_start() -> None:
-    answer = dry_run(Snapshot(ALL), (G("worker", gpus=1),), HOUR, NOW)
+def request(*groups: SlotGroup, wishes: Wishes | None = None) -> Waiting:
+    return Waiting("dry-run", "ada", groups, HOUR, NOW, wishes=wishes or Wishes())
+
+
+def test_a_preview_says_where_it_would_start() -> None:
+    answer = preview(Snapshot(ALL), request(G("worker", gpus=1, gpu_models=("T4",))), NOW).answer
     assert isinstance(answer, Grant)
     assert [(slot.host, slot.gpus) for slot in answer.slots] == [("gpu-2", (0,))]
+    assert answer.reason == "1 worker on 1 host in 1 rack of default"
 
 
-def test_a_dry_run_stands_behind_all_that_wait() -> None:
+def test_a_preview_stands_behind_all_that_wait() -> None:
     slot = Slot("worker", 0, "cpu-1", CPU.address, 9_000, GIB)
     held = Holding("x", "bob", (slot,), NOW + HOUR)
     first = Waiting("zz", "bob", (G("worker", cpus_milli=16_000),), HOUR, NOW)
-    answer = dry_run(
-        Snapshot((CPU,), (held,), (first,)), (G("worker", cpus_milli=8_000),), HOUR, NOW
+    found = preview(
+        Snapshot((CPU,), (held,), (first,)), request(G("worker", cpus_milli=8_000)), NOW
     )
-    assert answer == Wait(
-        "dry-run",
-        2,
-        "waiting for 8 CPUs on one host: at most 7 are free; behind 1 earlier request",
+    assert found.answer == Wait(
+        "dry-run", 2, "waits for 8 CPUs on one host: at most 7 are free; behind 1 earlier request"
     )
+
+
+def test_a_preview_weighs_the_datacenters() -> None:
+    hosts = (
+        Host("e", 4_000, 8 * GIB, datacenter="east"),
+        Host("w", 4_000, 8 * GIB, datacenter="west", address="10.0.0.2"),
+    )
+    cluster = Cluster(
+        datacenters=(Datacenter("east", ("s3://east/",)), Datacenter("west", ("s3://west/",))),
+        bytes_per_second=GIB,
+    )
+    data = (DataUse("s3://west/train", 100 * GIB), DataUse("s3://east/labels", GIB))
+    wishes = Wishes(inputs=data)
+    found = preview(Snapshot(hosts, cluster=cluster), request(G("worker"), wishes=wishes), NOW)
+    assert [(s.datacenter, s.bytes_to_move, s.is_chosen) for s in found.sites] == [
+        ("east", 100 * GIB, False),
+        ("west", GIB, True),
+    ]
+    assert isinstance(found.answer, Grant)
+    assert found.answer.reason == (
+        "1 worker on 1 host in 1 rack of west; west: 1G to move (1s), no wait; "
+        "east: 100G to move (1m40s), no wait"
+    )
+
+
+def test_a_datacenter_without_hosts_is_refused() -> None:
+    with pytest.raises(Impossible, match="no host is in datacenter 'mars'; there are default"):
+        refuse((G("worker"),), ALL, Wishes(datacenter="mars"))
+
+
+@pytest.mark.parametrize(
+    ("topology", "count", "message"),
+    [
+        (Topology.PACK_HOST, 5, "5 workers on one host .* at most 4"),
+        (Topology.SPREAD_HOST, 3, "3 workers on hosts of their own .* at most 2"),
+        (Topology.PACK_RACK, 5, "5 workers on one rack .* at most 4"),
+    ],
+)
+def test_a_topology_that_no_cluster_state_allows_is_refused(
+    topology: Topology, count: int, message: str
+) -> None:
+    hosts = (GPU, replace(OLD, rack="r2"))
+    with pytest.raises(Impossible, match=message):
+        refuse((G("worker", count, 1000, GIB, 1, topology=topology),), hosts)

@@ -33,6 +33,7 @@ __all__ = ["Database"]
 _IS_WRITE = "nimbus_is_write"
 _ADVISORY_LOCK = 0x6E696D627573
 _BUSY_MILLISECONDS = 10_000
+_JSON = json.JSONEncoder(separators=(",", ":"))
 
 
 class Database:
@@ -81,7 +82,7 @@ class Database:
 
     def _postgresql(self) -> Engine:
         try:
-            return create_engine(self._url, pool_pre_ping=True, json_serializer=_to_json)
+            return create_engine(self._url, pool_pre_ping=True, json_serializer=_JSON.encode)
         except ModuleNotFoundError as error:
             raise InvalidRequest(
                 f"{self._url.drivername} needs the package {error.name}: "
@@ -100,7 +101,7 @@ class Database:
             pool_size=1 if is_memory else 5,
             max_overflow=0 if is_memory else 10,
             connect_args={"check_same_thread": False},
-            json_serializer=_to_json,
+            json_serializer=_JSON.encode,
         )
         event.listen(engine, "connect", _prepare_sqlite)
         event.listen(engine, "begin", _begin_sqlite)
@@ -143,7 +144,7 @@ def _prepare_sqlite(connection: DBAPIConnection, _record: object) -> None:
     for pragma in (
         f"busy_timeout = {_BUSY_MILLISECONDS}",
         "journal_mode = WAL",
-        "synchronous = NORMAL",
+        "synchronous = FULL",
         "foreign_keys = ON",
     ):
         connection.execute(f"PRAGMA {pragma}")
@@ -152,7 +153,3 @@ def _prepare_sqlite(connection: DBAPIConnection, _record: object) -> None:
 def _begin_sqlite(connection: Connection) -> None:
     is_write = connection.get_execution_options().get(_IS_WRITE, False)
     connection.exec_driver_sql("BEGIN IMMEDIATE" if is_write else "BEGIN")
-
-
-def _to_json(value: object) -> str:
-    return json.dumps(value, separators=(",", ":"))

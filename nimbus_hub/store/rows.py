@@ -15,20 +15,27 @@ from sqlalchemy import RowMapping
 
 from nimbus_hub.errors import InvalidRequest
 from nimbus_hub.model.event import Event, EventKind
+from nimbus_hub.model.host import HostMark, HostState
 from nimbus_hub.model.job import Job, JobState, Launch
 from nimbus_hub.model.lease import Lease, LeaseKind, LeaseState
 from nimbus_hub.model.replica import Replica, ReplicaState
-from nimbus_hub.model.slot import Slot, SlotGroup
+from nimbus_hub.model.slot import Slot, SlotGroup, Topology
+from nimbus_hub.model.wishes import DataUse, Wishes
 
 __all__ = [
     "Row",
     "Stored",
     "event_from_row",
+    "host_mark_from_row",
+    "host_mark_to_row",
     "job_from_row",
+    "job_to_changes",
     "job_to_row",
     "lease_from_row",
+    "lease_to_changes",
     "lease_to_row",
     "replica_from_row",
+    "replica_to_changes",
     "replica_to_row",
 ]
 
@@ -36,6 +43,8 @@ Row = dict[str, Any]
 Stored = Mapping[str, Any] | RowMapping
 
 _MICROSECOND = timedelta(microseconds=1)
+_TEXTS = frozenset({str, tuple})
+_NO_WISHES = Wishes()
 
 
 def _names(cls: type, *without: str) -> tuple[str, ...]:
@@ -43,21 +52,38 @@ def _names(cls: type, *without: str) -> tuple[str, ...]:
     return tuple(field.name for field in fields(cls) if field.name not in without)
 
 
-_LEASE = _names(Lease, "kind", "groups", "length", "state", "target", "slots")
+_LEASE = _names(Lease, "kind", "groups", "length", "wishes", "state", "target", "slots")
 _JOB = _names(Job, "launch", "state", "target")
 _REPLICA = _names(Replica, "state")
+# What is asked for is written once; an update leaves it out.
+_LEASE_ASKED = ("id", "owner", "name", "created_at", "environment")
+_LEASE_CHANGES = tuple(name for name in _LEASE if name not in _LEASE_ASKED)
+_JOB_ASKED = ("id", "owner", "name", "created_at")
+_JOB_CHANGES = tuple(name for name in _JOB if name not in _JOB_ASKED)
+_REPLICA_ASKED = ("id", "job_id", "attempt", "role", "role_rank", "rank", "host")
+_REPLICA_CHANGES = tuple(name for name in _REPLICA if name not in _REPLICA_ASKED)
 _EVENT = _names(Event, "kind")
-_GROUP = _names(SlotGroup)
+_HOST_MARK = _names(HostMark, "state")
+_GROUP = _names(SlotGroup, "topology")
+_WISHES = _names(Wishes, "inputs", "outputs", "expected")
+_DATA_USE = _names(DataUse)
 _SLOT = _names(Slot)
 _LAUNCH = _names(Launch)
 
 
 def lease_to_row(lease: Lease) -> Row:
     """Return the row of a lease."""
-    row = _plain(lease, _LEASE)
+    row = _plain(lease, _LEASE_ASKED)
     row["kind"] = lease.kind.value
-    row["groups"] = [_plain(group, _GROUP) for group in lease.groups]
+    row["groups"] = [_group_to_json(group) for group in lease.groups]
     row["length_microseconds"] = lease.length // _MICROSECOND
+    row["wishes"] = _wishes_to_json(lease.wishes)
+    return row | lease_to_changes(lease)
+
+
+def lease_to_changes(lease: Lease) -> Row:
+    """Return what of a lease's row may change: all but what was asked for."""
+    row = _plain(lease, _LEASE_CHANGES)
     row["state"] = lease.state.value
     row["target"] = lease.target and lease.target.value
     row["slots"] = [_plain(slot, _SLOT) for slot in lease.slots]
@@ -69,8 +95,9 @@ def lease_from_row(row: Stored) -> Lease:
     """Return the lease of a row."""
     return Lease(
         kind=LeaseKind(row["kind"]),
-        groups=tuple(SlotGroup(**group) for group in row["groups"]),
+        groups=tuple(_group(group) for group in row["groups"]),
         length=timedelta(microseconds=row["length_microseconds"]),
+        wishes=_wishes(row["wishes"] or {}),
         state=LeaseState(row["state"]),
         target=None if row["target"] is None else LeaseState(row["target"]),
         slots=tuple(_slot(slot) for slot in row["slots"]),
@@ -80,8 +107,14 @@ def lease_from_row(row: Stored) -> Lease:
 
 def job_to_row(job: Job) -> Row:
     """Return the row of a job."""
-    row = _plain(job, _JOB)
+    row = _plain(job, _JOB_ASKED)
     row["launch"] = _plain(job.launch, _LAUNCH)
+    return row | job_to_changes(job)
+
+
+def job_to_changes(job: Job) -> Row:
+    """Return what of a job's row may change: all but what was asked for."""
+    row = _plain(job, _JOB_CHANGES)
     row["state"] = job.state.value
     row["target"] = job.target and job.target.value
     row["is_live"] = not job.state.is_end
@@ -101,7 +134,12 @@ def job_from_row(row: Stored) -> Job:
 
 def replica_to_row(replica: Replica) -> Row:
     """Return the row of a replica."""
-    row = _plain(replica, _REPLICA)
+    return _plain(replica, _REPLICA_ASKED) | replica_to_changes(replica)
+
+
+def replica_to_changes(replica: Replica) -> Row:
+    """Return what of a replica's row may change: all but what and where it is."""
+    row = _plain(replica, _REPLICA_CHANGES)
     row["state"] = replica.state.value
     return row
 
@@ -116,6 +154,18 @@ def event_from_row(row: Stored) -> Event:
     return Event(kind=EventKind(row["kind"]), **{name: row[name] for name in _EVENT})
 
 
+def host_mark_to_row(mark: HostMark) -> Row:
+    """Return the row of a host's mark."""
+    row = _plain(mark, _HOST_MARK)
+    row["state"] = mark.state.value
+    return row
+
+
+def host_mark_from_row(row: Stored) -> HostMark:
+    """Return the mark of a row."""
+    return HostMark(state=HostState(row["state"]), **{name: row[name] for name in _HOST_MARK})
+
+
 def _plain(value: object, names: tuple[str, ...]) -> Row:
     """Return named fields as they are; raise InvalidRequest for text no database keeps.
 
@@ -123,12 +173,17 @@ def _plain(value: object, names: tuple[str, ...]) -> Row:
     """
     row = {name: getattr(value, name) for name in names}
     for name, found in row.items():
-        if isinstance(found, str) and not _is_storable(found):
+        # By exact class, since this runs for every value that is written.
+        if found.__class__ in _TEXTS and not _is_storable(found):
             raise InvalidRequest(f"{name} must be text without NUL characters, got {found!r}")
     return row
 
 
-def _is_storable(text: str) -> bool:
+def _is_storable(text: object) -> bool:
+    if isinstance(text, tuple):
+        return all(map(_is_storable, text))
+    if not isinstance(text, str):
+        return True
     if text.isascii():
         return "\0" not in text
     try:
@@ -140,3 +195,45 @@ def _is_storable(text: str) -> bool:
 
 def _slot(found: Mapping[str, Any]) -> Slot:
     return Slot(**{**found, "gpus": tuple(found["gpus"]), "ports": tuple(found["ports"])})
+
+
+def _group_to_json(group: SlotGroup) -> Row:
+    found = _plain(group, _GROUP)
+    found["topology"] = group.topology and group.topology.value
+    return found
+
+
+def _group(found: Mapping[str, Any]) -> SlotGroup:
+    values = dict(found)
+    # Until 0002 a group named one model, or none for any.
+    older = values.pop("gpu_model", None)
+    models = values.pop("gpu_models", () if older is None else (older,))
+    topology = values.pop("topology", None)
+    return SlotGroup(
+        gpu_models=tuple(models),
+        topology=None if topology is None else Topology(topology),
+        **values,
+    )
+
+
+def _wishes_to_json(wishes: Wishes) -> Row:
+    if wishes == _NO_WISHES:
+        return {}
+    found = _plain(wishes, _WISHES)
+    found["inputs"] = [_plain(use, _DATA_USE) for use in wishes.inputs]
+    found["outputs"] = [_plain(use, _DATA_USE) for use in wishes.outputs]
+    found["expected"] = None if wishes.expected is None else wishes.expected // _MICROSECOND
+    return found
+
+
+def _wishes(found: Mapping[str, Any]) -> Wishes:
+    if not found:
+        return _NO_WISHES
+    values = dict(found)
+    expected = values.pop("expected", None)
+    return Wishes(
+        inputs=tuple(DataUse(**use) for use in values.pop("inputs", ())),
+        outputs=tuple(DataUse(**use) for use in values.pop("outputs", ())),
+        expected=None if expected is None else timedelta(microseconds=expected),
+        **values,
+    )

@@ -1,34 +1,45 @@
 """The store: keeps leases, jobs, replicas and the events that tell what became of them.
 
-One public method is one transaction. Writes are guarded by what the caller has seen: a
-lease or job by its version, a replica by the table of moves. Who comes too late gets a
-Conflict, and nothing of the call was written. Every change of a public state or reason is
-an event, written in the same transaction.
+One public method is one transaction; what ends in ``_each`` does for many callers what
+another method does for one, and has an answer for each. Writes are guarded by what the
+caller has seen: a lease or job by its version, a replica by the table of moves. Who comes
+too late gets a Conflict, and nothing of the call was written. Every change of a public
+state or reason is an event, written in the same transaction.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple, Self, TypeVar, overload
 
-from sqlalchemy import Connection, Select, Table, exc, func, select
+from sqlalchemy import Connection, Select, Table, delete, exc, func, insert, select
 
-from nimbus_hub.errors import Conflict, InvalidRequest, NotFound
+from nimbus_hub.errors import Conflict, InvalidRequest, NotFound, Unavailable
 from nimbus_hub.model.event import Event
+from nimbus_hub.model.host import HostMark
 from nimbus_hub.model.job import Job
 from nimbus_hub.model.lease import Lease, LeaseKind
 from nimbus_hub.model.replica import Replica
 from nimbus_hub.store.database import Database
-from nimbus_hub.store.rows import event_from_row, job_from_row, lease_from_row, replica_from_row
+from nimbus_hub.store.rows import (
+    event_from_row,
+    host_mark_from_row,
+    host_mark_to_row,
+    job_from_row,
+    lease_from_row,
+    replica_from_row,
+)
 from nimbus_hub.store.schema import upgrade
-from nimbus_hub.store.tables import EVENTS, JOBS, LEASES, REPLICAS
-from nimbus_hub.store.writes import Record, insert_records, update_records
+from nimbus_hub.store.tables import EVENTS, HOST_MARKS, JOBS, LEASES, REPLICAS
+from nimbus_hub.store.writes import IDS_AT_ONCE, Outcome, Record, Write, write_each
 
-__all__ = ["Live", "Record", "Store"]
+__all__ = ["Known", "Live", "Outcome", "Record", "Store", "Write"]
 
 A = TypeVar("A", bound=Record)
 B = TypeVar("B", bound=Record)
+C = TypeVar("C")
+D = TypeVar("D", Lease, Job)
 
 
 class Live(NamedTuple):
@@ -40,6 +51,19 @@ class Live(NamedTuple):
     leases: tuple[Lease, ...]
     jobs: tuple[Job, ...]
     replicas: tuple[Replica, ...]
+
+
+class Known(NamedTuple):
+    """Leases and jobs by id, as a caller has read or written them.
+
+    A version is written once, so one whose version is still the same need not be read again.
+    """
+
+    leases: Mapping[str, Lease]
+    jobs: Mapping[str, Job]
+
+
+_NOTHING = Known({}, {})
 
 
 class Store:
@@ -75,7 +99,7 @@ class Store:
 
     def add(self, *new: Record, now: datetime) -> None:
         """Add what is new, all or nothing; raise Conflict if an id is taken."""
-        self._write((), new, now)
+        _result(self.write_each([Write((), new, now)]))
 
     @overload
     def save(self, one: A, /, *, new: Iterable[Record] = (), now: datetime) -> tuple[A]: ...
@@ -90,34 +114,58 @@ class Store:
     ) -> tuple[Record, ...]:
         """Save what changed and add what is new, all or nothing.
 
+        What was asked for, like a lease's groups and wishes or a job's launch, is written
+        once, when it is added: saving leaves it as it is.
+
         Returns what changed, in order, with the version it has now. Raises Conflict if one
         of them is not as the caller has seen it or an id is taken, NotFound if one is absent.
         """
-        return self._write(changed, tuple(new), now)
+        return _result(self.write_each([Write(changed, tuple(new), now)]))
 
-    def _write(
-        self, changed: Sequence[Record], new: Sequence[Record], now: datetime
-    ) -> tuple[Record, ...]:
+    def write_each(self, writes: Sequence[Write]) -> list[Outcome]:
+        """Do writes of several callers in one transaction, each all or nothing on its own.
+
+        Returns what became of each, in order: what :meth:`save` would return or raise.
+        """
         try:
             with self._database.writing() as connection:
-                saved = update_records(connection, changed, now)
-                insert_records(connection, new, now)
-        except exc.IntegrityError as error:
-            raise Conflict(
-                f"what was to be added does not fit what is kept: {error.orig}"
-            ) from error
-        return saved
+                return write_each(connection, writes)
+        except Unavailable as error:
+            return [error] * len(writes)
+        except (exc.SQLAlchemyError, ValueError) as error:
+            if len(writes) == 1:
+                return [_refusal(error)]
+        # One of them was refused by the database: who it is shows when each is alone.
+        return [outcome for write in writes for outcome in self.write_each([write])]
 
     # Reading
 
     def lease(self, lease_id: str, owner: str | None = None) -> Lease:
         """Return a lease; raise NotFound if there is none, or not of this owner."""
-        query = _newest(LEASES, owner, None, 1).where(LEASES.c.id == lease_id)
+        return _result(self.lease_each([(lease_id, owner)]))
+
+    def lease_each(
+        self, wanted: Sequence[tuple[str, str | None]], known: Known = _NOTHING
+    ) -> list[Lease | Exception]:
+        """Return for each id and owner what :meth:`lease` would return or raise."""
+        found: dict[str, Lease] = {}
         with self._database.reading() as connection:
-            found = _leases(connection, query)
-        if not found:
-            raise NotFound(f"there is no lease {lease_id} of yours; see: nimbus lease list")
-        return found[0]
+            for some in _portions(sorted({lease_id for lease_id, _ in wanted})):
+                query = select(LEASES).where(LEASES.c.id.in_(some))
+                leases = _current(connection, query, LEASES, _leases, known.leases)
+                found.update((lease.id, lease) for lease in leases)
+        return [_lease_of(owner, found.get(lease_id), lease_id) for lease_id, owner in wanted]
+
+    def session_each(self, wanted: Sequence[tuple[str, str]]) -> list[Lease | None]:
+        """Return for each owner and name the live lease of that session, if there is one."""
+        is_live_session = (LEASES.c.kind == LeaseKind.SESSION.value) & LEASES.c.is_live.is_(True)
+        found: dict[tuple[str, str], Lease] = {}
+        for some in _portions(sorted({owner for owner, _ in wanted})):
+            query = select(LEASES).where(is_live_session, LEASES.c.owner.in_(some))
+            with self._database.reading() as connection:
+                leases = _leases(connection, query)
+            found.update(((lease.owner, lease.name), lease) for lease in leases)
+        return [found.get(session) for session in wanted]
 
     def job(self, job_id: str, owner: str | None = None) -> Job:
         """Return a job; raise NotFound if there is none, or not of this owner."""
@@ -160,16 +208,46 @@ class Store:
         with self._database.reading() as connection:
             return _replicas(connection, query.order_by(REPLICAS.c.attempt, REPLICAS.c.rank))
 
-    def live(self) -> Live:
+    def live(self, known: Known = _NOTHING) -> Live:
         """Return all that is not over, as of one moment."""
         current = (JOBS.c.id == REPLICAS.c.job_id) & (JOBS.c.attempt == REPLICAS.c.attempt)
         replicas = select(REPLICAS).join(JOBS, current).where(JOBS.c.is_live.is_(True))
         with self._database.reading() as connection:
             return Live(
-                _leases(connection, _live(LEASES)),
-                _jobs(connection, _live(JOBS)),
+                _current(connection, _live(LEASES), LEASES, _leases, known.leases),
+                _current(connection, _live(JOBS), JOBS, _jobs, known.jobs),
                 _replicas(connection, replicas.order_by(REPLICAS.c.job_id, REPLICAS.c.rank)),
             )
+
+    def ended_since(self, moment: datetime) -> tuple[Lease, ...]:
+        """Return the leases that had been granted and ended after a moment, by their end."""
+        query = select(LEASES).where(LEASES.c.ended_at > moment, LEASES.c.granted_at.is_not(None))
+        with self._database.reading() as connection:
+            return _leases(connection, query.order_by(LEASES.c.ended_at, LEASES.c.id))
+
+    # Hosts
+
+    def mark_host(self, name: str, reason: str, by: str, now: datetime) -> HostMark:
+        """Mark a host as draining until it is unmarked; return the mark.
+
+        A host that is marked already gets the new reason.
+        """
+        mark = HostMark(name, reason, by, now)
+        with self._database.writing() as connection:
+            connection.execute(delete(HOST_MARKS).where(HOST_MARKS.c.name == name))
+            connection.execute(insert(HOST_MARKS), [host_mark_to_row(mark)])
+        return mark
+
+    def unmark_host(self, name: str) -> None:
+        """Take back the mark of a host, if it has one."""
+        with self._database.writing() as connection:
+            connection.execute(delete(HOST_MARKS).where(HOST_MARKS.c.name == name))
+
+    def host_marks(self) -> tuple[HostMark, ...]:
+        """Return the marks of hosts, by name."""
+        query = select(HOST_MARKS).order_by(HOST_MARKS.c.name)
+        with self._database.reading() as connection:
+            return tuple(map(host_mark_from_row, connection.execute(query).mappings()))
 
     # Events
 
@@ -195,6 +273,34 @@ class Store:
             return connection.scalar(select(func.max(EVENTS.c.id))) or 0
 
 
+def _result(outcomes: Sequence[C | Exception]) -> C:
+    """Return the one outcome; raise it if it is an error."""
+    (outcome,) = outcomes
+    if isinstance(outcome, Exception):
+        raise outcome
+    return outcome
+
+
+def _refusal(error: Exception) -> Exception:
+    """Return what is told of a write that the database refused."""
+    if not isinstance(error, exc.IntegrityError):
+        return error
+    conflict = Conflict(f"what was to be added does not fit what is kept: {error.orig}")
+    conflict.__cause__ = error
+    return conflict
+
+
+def _lease_of(owner: str | None, lease: Lease | None, lease_id: str) -> Lease | NotFound:
+    if lease is None or owner not in (None, lease.owner):
+        return NotFound(f"there is no lease {lease_id} of yours; see: nimbus lease list")
+    return lease
+
+
+def _portions(values: Sequence[str]) -> Iterator[Sequence[str]]:
+    """Yield as many at a time as a statement takes."""
+    return (values[start : start + IDS_AT_ONCE] for start in range(0, len(values), IDS_AT_ONCE))
+
+
 def _newest(
     table: Table, owner: str | None, is_live: bool | None, limit: int
 ) -> Select[tuple[Any, ...]]:
@@ -209,6 +315,30 @@ def _newest(
 def _live(table: Table) -> Select[tuple[Any, ...]]:
     query = select(table).where(table.c.is_live.is_(True))
     return query.order_by(table.c.created_at, table.c.id)
+
+
+def _current(
+    connection: Connection,
+    query: Select[tuple[Any, ...]],
+    table: Table,
+    read: Callable[[Connection, Select[tuple[Any, ...]]], tuple[D, ...]],
+    known: Mapping[str, D],
+) -> tuple[D, ...]:
+    """Return what a query over a table finds, reading in full only what is not known."""
+    if not known:
+        return read(connection, query)
+    versions = connection.execute(query.with_only_columns(table.c.id, table.c.version)).all()
+    found = {key: known[key] for key, version in versions if _has(known, key, version)}
+    missing = [key for key, _ in versions if key not in found]
+    for some in _portions(missing):
+        for record in read(connection, select(table).where(table.c.id.in_(some))):
+            found[record.id] = record
+    return tuple(found[key] for key, _ in versions)
+
+
+def _has(known: Mapping[str, D], key: str, version: int) -> bool:
+    record = known.get(key)
+    return record is not None and record.version == version
 
 
 def _leases(connection: Connection, query: Select[tuple[Any, ...]]) -> tuple[Lease, ...]:

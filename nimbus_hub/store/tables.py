@@ -7,7 +7,9 @@ not over among all that ever were.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime
+from typing import Any
 
 from sqlalchemy import (
     JSON,
@@ -23,11 +25,12 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    text,
 )
 from sqlalchemy.engine import Dialect
 from sqlalchemy.types import TypeDecorator
 
-__all__ = ["EVENTS", "JOBS", "LEASES", "METADATA", "REPLICAS", "Moment"]
+__all__ = ["EVENTS", "HOST_MARKS", "JOBS", "LEASES", "METADATA", "REPLICAS", "Moment"]
 
 
 class Moment(TypeDecorator[datetime]):
@@ -36,13 +39,15 @@ class Moment(TypeDecorator[datetime]):
     impl = DateTime(timezone=True)
     cache_ok = True
 
+    def bind_processor(self, dialect: Dialect) -> Callable[[Any], Any] | None:
+        """Return what makes a moment a parameter; for SQLite in one step, as it runs so often."""
+        return _to_text if dialect.name == "sqlite" else super().bind_processor(dialect)
+
     def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
         """Return the moment in UTC; raise ValueError if it has no zone."""
         if value is None:
             return None
-        if value.tzinfo is None:
-            raise ValueError(f"a datetime must have a time zone, got {value!r}")
-        return value.astimezone(UTC)
+        return _in_utc(value)
 
     def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
         """Return the moment in UTC; SQLite gives it back without a zone."""
@@ -50,6 +55,21 @@ class Moment(TypeDecorator[datetime]):
             return None
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
 
+
+def _in_utc(value: datetime) -> datetime:
+    if value.tzinfo is None:
+        raise ValueError(f"a datetime must have a time zone, got {value!r}")
+    return value.astimezone(UTC)
+
+
+def _to_text(value: datetime | None) -> str | None:
+    """Return a moment as SQLAlchemy has SQLite keep it."""
+    if value is None:
+        return None
+    return _in_utc(value).replace(tzinfo=None).isoformat(" ", "microseconds")
+
+
+_EMPTY = text("''")
 
 METADATA = MetaData(
     naming_convention={
@@ -71,9 +91,14 @@ LEASES = Table(
     Column("length_microseconds", BigInteger, nullable=False),
     Column("created_at", Moment, nullable=False),
     Column("environment", Text, nullable=False),
+    # NULL in rows that are older than wishes; PostgreSQL cannot compare defaults of JSON.
+    Column("wishes", JSON),
     Column("state", Text, nullable=False),
     Column("target", Text),
     Column("reason", Text, nullable=False),
+    Column("reason_code", Text, nullable=False, server_default=_EMPTY),
+    Column("note", Text, nullable=False, server_default=_EMPTY),
+    Column("placement", Text, nullable=False, server_default=_EMPTY),
     Column("slots", JSON, nullable=False),
     Column("position", Integer),
     Column("starts_by", Moment),
@@ -90,6 +115,8 @@ LEASES = Table(
     Column("is_live", Boolean, nullable=False),
     Index(None, "is_live", "created_at"),
     Index(None, "owner", "created_at"),
+    Index(None, "owner", "is_live"),
+    Index(None, "ended_at"),
 )
 
 JOBS = Table(
@@ -105,6 +132,7 @@ JOBS = Table(
     Column("target", Text),
     Column("reason", Text, nullable=False),
     Column("attempt", Integer, nullable=False),
+    Column("preemptions", Integer, nullable=False, server_default="0"),
     Column("progress", Double),
     Column("progress_message", Text, nullable=False),
     Column("started_at", Moment),
@@ -148,4 +176,14 @@ EVENTS = Table(
     Index(None, "owner", "id"),
     Index(None, "object_id", "id"),
     sqlite_autoincrement=True,
+)
+
+HOST_MARKS = Table(
+    "host_marks",
+    METADATA,
+    Column("name", Text, primary_key=True),
+    Column("state", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("marked_by", Text, nullable=False),
+    Column("marked_at", Moment, nullable=False),
 )

@@ -3,28 +3,16 @@
 from __future__ import annotations
 
 import os
-import pwd
-import shutil
-import subprocess
 from collections.abc import Callable, Iterator
-from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import pytest
 from sqlalchemy import create_engine, text
 
 from nimbus_hub.store.store import Store
+from tests.contract.store.postgresql import programs, server
 
 KINDS = ["sqlite", "postgresql"]
 Fresh = Callable[[str], str]
-
-
-def programs() -> Path | None:
-    """Return where PostgreSQL's programs are; Debian keeps them out of PATH."""
-    found = shutil.which("initdb")
-    if found:
-        return Path(found).parent
-    return max(Path("/usr/lib/postgresql").glob("*/bin"), default=None)
 
 
 @pytest.fixture(scope="session")
@@ -33,32 +21,11 @@ def postgresql() -> Iterator[str]:
     binaries = programs()
     if binaries is None:
         missing = "PostgreSQL is missing: apt-get install postgresql"
-        pytest.fail(missing) if os.environ.get("CI") == "true" else pytest.skip(missing)
-    with TemporaryDirectory(prefix="nimbus-postgresql-") as directory:
-        data = Path(directory) / "data"
-        # PostgreSQL refuses to run as root; Debian's package brings an account for it.
-        account = pwd.getpwnam("postgres") if os.geteuid() == 0 else None
-        if account is not None:
-            os.chown(directory, account.pw_uid, account.pw_gid)
-        user = None if account is None else account.pw_name
-
-        def run(program: str, *arguments: str) -> None:
-            subprocess.run(
-                [str(binaries / program), "-D", str(data), *arguments],
-                user=user,
-                cwd=directory,
-                check=True,
-                stdout=subprocess.DEVNULL,
-                timeout=60,
-            )
-
-        run("initdb", "-A", "trust", "-U", "nimbus", "--no-sync")
-        options = f"-c listen_addresses='' -c unix_socket_directories={directory} -c fsync=off"
-        run("pg_ctl", "-w", "-l", f"{directory}/log", "-o", options, "start")
-        try:
-            yield f"postgresql://nimbus@/postgres?host={directory}"
-        finally:
-            run("pg_ctl", "-m", "immediate", "stop")
+        if os.environ.get("CI") == "true":
+            pytest.fail(missing)
+        pytest.skip(missing)
+    with server(binaries, is_durable=False) as url:
+        yield url
 
 
 @pytest.fixture(scope="session")

@@ -9,12 +9,14 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import text
 
 from nimbus_hub.errors import Conflict, InvalidRequest, NimbusError, NotFound
 from nimbus_hub.model.event import Event, EventKind
+from nimbus_hub.model.host import HostMark, HostState
 from nimbus_hub.model.job import Job, JobState, Launch
 from nimbus_hub.model.lease import Lease, LeaseKind, LeaseState
 from nimbus_hub.model.replica import Replica, ReplicaState
@@ -23,7 +25,7 @@ from nimbus_hub.store.store import Live, Store
 
 NOW = datetime(2026, 5, 4, 12, 30, 0, 123456, UTC)
 HOUR = timedelta(hours=1)
-GROUPS = (SlotGroup("worker", 2, gpus=1, gpu_model="A100"),)
+GROUPS = (SlotGroup("worker", 2, gpus=1, gpu_models=("A100",)),)
 SLOTS = tuple(
     Slot("worker", index, "host-a", "127.0.0.1", 1000, 2**30, (index,), (20000 + index,))
     for index in range(2)
@@ -203,6 +205,62 @@ def test_a_moment_without_a_zone_is_refused(store: Store) -> None:
 def test_text_that_no_database_keeps_is_refused(store: Store, bad: str) -> None:
     with pytest.raises(InvalidRequest, match="reason must be text"):
         store.add(make_lease(reason=bad), now=NOW)
+
+
+@pytest.mark.parametrize("bad", ["a\0b", "\ud800"])
+def test_a_list_of_texts_that_no_database_keeps_is_refused(store: Store, bad: str) -> None:
+    groups = (SlotGroup("worker", gpus=1, gpu_models=("A100", bad)),)
+    with pytest.raises(InvalidRequest, match="gpu_models must be text"):
+        store.add(make_lease(groups=groups), now=NOW)
+
+
+# What was used
+
+
+def test_leases_that_had_something_are_found_by_when_they_ended(store: Store) -> None:
+    granted: dict[str, Any] = {"granted_at": NOW, "state": LeaseState.RELEASED}
+    leases = [
+        make_lease("l-1", ended_at=NOW + 3 * HOUR, **granted),
+        make_lease("l-2", ended_at=NOW + 2 * HOUR, **granted),
+        make_lease("l-3", ended_at=NOW + HOUR, **granted),
+        make_lease("l-4", ended_at=NOW + 2 * HOUR, state=LeaseState.CANCELLED),
+        make_lease("l-5", granted_at=NOW, state=LeaseState.ACTIVE),
+    ]
+    store.add(*leases, now=NOW)
+    assert store.ended_since(NOW + HOUR) == (leases[1], leases[0])
+    assert store.ended_since(NOW + 3 * HOUR) == ()
+
+
+# Marks of hosts
+
+
+def test_a_mark_stays_until_it_is_taken_back(url: str) -> None:
+    first = Store.open(url)
+    marks = (
+        first.mark_host("cpu-1", "", "root", NOW),
+        first.mark_host("gpu-1", "new fans", "ann", NOW),
+    )
+    assert marks[1] == HostMark("gpu-1", "new fans", "ann", NOW, HostState.DRAINING)
+    first.close()
+    second = Store.open(url)
+    assert second.host_marks() == marks
+    second.unmark_host("cpu-1")
+    second.unmark_host("cpu-1")
+    assert second.host_marks() == marks[1:]
+    second.close()
+
+
+def test_a_host_has_one_mark_the_last(store: Store) -> None:
+    store.mark_host("gpu-1", "new fans", "ann", NOW)
+    last = store.mark_host("gpu-1", "new kernel", "bob", NOW + HOUR)
+    assert store.host_marks() == (last,)
+
+
+def test_a_mark_with_text_that_no_database_keeps_is_refused(store: Store) -> None:
+    store.mark_host("gpu-1", "new fans", "ann", NOW)
+    with pytest.raises(InvalidRequest, match="reason must be text"):
+        store.mark_host("gpu-1", "a\0b", "ann", NOW)
+    assert [mark.reason for mark in store.host_marks()] == ["new fans"]
 
 
 # Guards

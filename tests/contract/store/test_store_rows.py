@@ -6,14 +6,16 @@ import itertools
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from nimbus_hub.model.job import Job, JobState, Launch
 from nimbus_hub.model.lease import Lease, LeaseKind, LeaseState
 from nimbus_hub.model.replica import Replica, ReplicaState
-from nimbus_hub.model.slot import Slot, SlotGroup
-from nimbus_hub.store.rows import lease_from_row, lease_to_row
+from nimbus_hub.model.slot import Slot, SlotGroup, Topology
+from nimbus_hub.model.wishes import HIGHEST_PRIORITY, DataUse, Wishes
+from nimbus_hub.store.rows import Row, lease_from_row, lease_to_row
 from nimbus_hub.store.store import Record, Store
 
 NOW = datetime(2026, 5, 4, 12, 30, tzinfo=UTC)
@@ -26,6 +28,25 @@ COUNTS = st.integers(0, 2**31 - 1)
 BYTES = st.integers(1, 2**60)
 INDICES = st.lists(st.integers(0, 65535), max_size=3).map(tuple)
 ROLES = st.from_regex(r"[a-z][a-z0-9-]{0,29}", fullmatch=True)
+URLS = st.lists(
+    st.builds(
+        DataUse,
+        st.from_regex(r"[a-z]+://[^\s\x00]{1,30}", fullmatch=True),
+        st.none() | st.integers(0, 2**60),
+    ),
+    max_size=3,
+).map(tuple)
+ANY_WISHES = st.builds(
+    Wishes,
+    datacenter=st.none() | TEXTS,
+    inputs=URLS,
+    outputs=URLS,
+    queue=TEXTS,
+    priority=st.integers(-HIGHEST_PRIORITY, HIGHEST_PRIORITY),
+    is_preemptible=st.booleans(),
+    expected=st.none() | st.timedeltas(timedelta(microseconds=1), timedelta(days=3650)),
+    step_bytes=st.none() | st.integers(0, 2**60),
+)
 ANY_LEASE = st.builds(
     Lease,
     id=st.just("l-1"),
@@ -39,19 +60,27 @@ ANY_LEASE = st.builds(
             st.integers(1, 10_000),
             BYTES,
             BYTES,
-            COUNTS,
-            st.none() | TEXTS,
-        ),
+            gpus=COUNTS,
+            gpu_models=st.lists(TEXTS, max_size=3).map(tuple),
+            topology=st.none() | st.sampled_from(Topology),
+        )
+        | st.builds(SlotGroup, ROLES, gpus=st.just(1), gpu_milli=st.integers(1, 1000)),
         max_size=3,
     ).map(tuple),
     length=st.timedeltas(timedelta(microseconds=1), timedelta(days=3650)),
     created_at=MOMENTS,
     environment=TEXTS,
+    wishes=ANY_WISHES,
     state=st.sampled_from(LeaseState),
     target=st.none() | st.sampled_from(LeaseState),
     reason=TEXTS,
+    reason_code=TEXTS,
+    note=TEXTS,
+    placement=TEXTS,
     slots=st.lists(
-        st.builds(Slot, ROLES, COUNTS, TEXTS, TEXTS, BYTES, BYTES, INDICES, INDICES),
+        st.builds(
+            Slot, ROLES, COUNTS, TEXTS, TEXTS, BYTES, BYTES, INDICES, INDICES, st.integers(1, 1000)
+        ),
         max_size=3,
     ).map(tuple),
     position=st.none() | COUNTS,
@@ -86,6 +115,7 @@ ANY_JOB = st.builds(
     target=st.none() | st.sampled_from(JobState),
     reason=TEXTS,
     attempt=COUNTS,
+    preemptions=COUNTS,
     progress=st.none() | st.floats(0, 1),
     progress_message=TEXTS,
     started_at=MAYBE_MOMENT,
@@ -140,8 +170,30 @@ def test_anything_goes_in_and_comes_out(
     assert [event.state for event in lasting_store.history(lease_id)] == [lease.public_state]
 
 
+def older_row(**group: object) -> Row:
+    """Return a lease's row as the first version wrote it."""
+    row = lease_to_row(OLD)
+    row["groups"] = [
+        {"role": "worker", "count": 1, "cpus_milli": 1000, "memory_bytes": 2**31, **group}
+    ]
+    row["slots"] = [{"role": "worker", "index": 0, "host": "h", "address": "127.0.0.1"}]
+    row["slots"][0] |= {"cpus_milli": 1, "memory_bytes": 1, "gpus": [1], "ports": []}
+    return row | {"wishes": None, "reason_code": "", "note": "", "placement": ""}
+
+
+OLD = Lease("l-1", LeaseKind.JOB, "ann", "", (SlotGroup("worker"),), NOW - NOW, NOW)
+
+
+@pytest.mark.parametrize(("model", "models"), [(None, ()), ("A100", ("A100",))])
+def test_an_older_group_named_one_model_or_none(model: str | None, models: tuple[str, ...]) -> None:
+    lease = lease_from_row(older_row(gpus=1, gpu_model=model))
+    assert lease.groups == (SlotGroup("worker", gpus=1, gpu_models=models),)
+    assert lease.slots == (Slot("worker", 0, "h", "127.0.0.1", 1, 1, (1,)),)
+    assert lease.wishes == Wishes()
+
+
 def test_an_older_row_reads_with_what_the_model_has_by_default() -> None:
-    groups = (SlotGroup("worker"),)
-    row = lease_to_row(Lease("l-1", LeaseKind.JOB, "ann", "", groups, NOW - NOW, NOW))
-    del row["groups"][0]["gpu_model"]
-    assert lease_from_row(row).groups == groups
+    assert lease_from_row(older_row()).groups == OLD.groups
+    row = older_row() | {"wishes": {"queue": "night", "inputs": [{"url": "s3://b/x"}]}}
+    wishes = Wishes(queue="night", inputs=(DataUse("s3://b/x"),))
+    assert lease_from_row(row).wishes == wishes

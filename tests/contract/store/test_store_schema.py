@@ -13,10 +13,23 @@ from alembic.migration import MigrationContext
 from sqlalchemy import inspect, text
 
 from nimbus_hub.errors import InvalidRequest, Unavailable
+from nimbus_hub.model.wishes import Wishes
 from nimbus_hub.store.database import Database
 from nimbus_hub.store.schema import alembic_config, next_revision, upgrade
 from nimbus_hub.store.store import Store
 from nimbus_hub.store.tables import METADATA
+
+OLD_ROWS = (
+    """INSERT INTO leases (id, kind, owner, name, groups, length_microseconds, created_at,
+    environment, state, reason, slots, renewals, version, is_live) VALUES
+    ('l-1', 'job', 'ann', '', '[{"role": "worker", "gpus": 1, "gpu_model": "A100"}]', 1,
+    '2026-05-04 12:30:00', 'default', 'queued', '', '[]', 0, 1, true)""",
+    """INSERT INTO jobs (id, name, owner, lease_id, launch, created_at, state, reason, attempt,
+    progress_message, version, is_live) VALUES ('j-1', '', 'ann', 'l-1',
+    '{"argv": ["x"], "framework": "script", "retries": 2}', '2026-05-04 12:30:00', 'queued', '',
+    1, '', 1, true)""",
+)
+"""What the first version wrote, as far as it matters here."""
 
 
 @pytest.fixture
@@ -43,6 +56,22 @@ def test_a_schema_can_be_taken_back(database: Database) -> None:
     upgrade(database)
 
 
+def test_rows_of_the_first_schema_are_read_and_can_go_back(database: Database, url: str) -> None:
+    with database.writing() as connection:
+        command.upgrade(alembic_config(connection), "0001")
+        for row in OLD_ROWS:
+            connection.execute(text(row))
+    store = Store.open(url)
+    lease, job = store.lease("l-1"), store.job("j-1")
+    store.close()
+    assert (lease.wishes, lease.reason_code, lease.note, lease.placement) == (Wishes(), "", "", "")
+    assert lease.groups[0].gpu_models == ("A100",)
+    assert (job.preemptions, job.attempts) == (0, 3)
+    with database.writing() as connection:
+        command.downgrade(alembic_config(connection), "0001")
+        assert connection.scalar(text("SELECT count(*) FROM jobs")) == 1
+
+
 def test_a_database_of_a_newer_version_is_refused(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/nimbus.sqlite"
     Store.open(url).close()
@@ -62,7 +91,7 @@ def test_two_that_open_a_new_database_at_once_both_can(tmp_path: Path) -> None:
 
 
 def test_migrations_are_counted() -> None:
-    assert next_revision() == "0002"
+    assert next_revision() == "0003"
 
 
 def test_the_indexes_are_used_for_what_is_asked_most(tmp_path: Path) -> None:
@@ -75,6 +104,10 @@ def test_the_indexes_are_used_for_what_is_asked_most(tmp_path: Path) -> None:
             "ix_leases_owner_created_at"
         ),
         "SELECT * FROM events WHERE owner = 'a' AND id > 5 ORDER BY id": "ix_events_owner_id",
+        "SELECT * FROM leases WHERE ended_at > 5 AND granted_at IS NOT NULL": "ix_leases_ended_at",
+        "SELECT * FROM leases WHERE kind = 'session' AND is_live IS 1 AND owner IN ('a', 'b')": (
+            "ix_leases_owner_is_live"
+        ),
         "SELECT * FROM jobs WHERE lease_id = 'a'": "ix_jobs_lease_id",
     }
     with database.reading() as connection:

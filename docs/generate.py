@@ -46,23 +46,78 @@ hosts:
     memory: 128G
 """
 
-CLUSTER_KEYS = {
-    "name": ("", "what the host is called; must be given and differ from the others"),
-    "cpus": ("", "CPUs to lease, like `16` or `0.5`; must be given"),
-    "memory": ("", "memory to lease, like `64G`; must be given"),
-    "gpus": (
-        "none",
-        "`{model: A100, count: 4, memory: 40G}`, or a list of such groups; indices count "
-        "from 0 in this order",
-    ),
-    "address": ("127.0.0.1", "IPv4 address that its replicas are reached at"),
-    "datacenter": ("default", "a gang never spans two"),
-    "rack": ("default", "hosts of one rack are near to each other"),
-    "executor": ("local", "how replicas run there"),
-    "state": ("ready", "`ready`, `draining` (takes nothing new) or `down`"),
-    "first_port": ("20000", "first port that may be given to slots"),
-    "last_port": ("29999", "last port that may be given to slots"),
-    "labels": ("none", "names and values of your own, shown with the host"),
+CLUSTER_KEYS: dict[str, dict[str, tuple[str, str]]] = {
+    "": {
+        "hosts": ("none", "the machines, a list"),
+        "datacenters": ("none", "the sites, a list; if given, every host must be in one of them"),
+        "links": ("none", "how fast data moves between two datacenters, a list"),
+        "bandwidth": ("1Gbit", "the same between those without a link"),
+        "groups": ("none", "people who share a quota and a share of the cluster, a list"),
+        "queues": ("default", "where requests wait, a list; `default` is always one of them"),
+        "quota": ("no bounds", "the most that each user may hold at once"),
+        "quotas": ("none", "the quota of some users, by name; keys left out are as in `quota`"),
+        "rules": ("", "how the scheduler decides"),
+    },
+    "hosts": {
+        "name": ("", "what the host is called; must be given and differ from the others"),
+        "cpus": ("", "CPUs to lease, like `16` or `0.5`; must be given"),
+        "memory": ("", "memory to lease, like `64G`; must be given"),
+        "gpus": ("none", "a group of equal devices, or a list of groups; indices count from 0"),
+        "address": ("127.0.0.1", "IPv4 address that its replicas are reached at"),
+        "datacenter": ("default", "a gang never spans two"),
+        "rack": ("default", "hosts of one rack are near to each other"),
+        "executor": ("local", "how replicas run there"),
+        "state": ("ready", "`ready`, `draining` (takes nothing new) or `down`"),
+        "first_port": ("20000", "first port that may be given to slots, at least 1024"),
+        "last_port": ("29999", "last port that may be given to slots"),
+        "labels": ("none", "names and values of your own, shown with the host"),
+    },
+    "hosts.gpus": {
+        "model": ("", "like `A100`; must be given"),
+        "count": ("1", "how many"),
+        "memory": ("unknown", "of each device, like `40G`"),
+    },
+    "datacenters": {
+        "name": ("", "must be given and differ from the others"),
+        "locations": ("none", "starts of URLs: data there is near, like `s3://north-`"),
+        "racks": ("any", "the racks there are; if given, every host there must be in one"),
+    },
+    "links": {
+        "between": ("", "two datacenters, like `[north, south]`; must be given"),
+        "bandwidth": ("", "bits or bytes a second, like `10Gbit` or `1.25GB`; must be given"),
+    },
+    "groups": {
+        "name": ("", "must be given and differ from the others"),
+        "users": ("none", "who is in it; a user is in one group at most"),
+        "weight": ("1", "twice the weight is twice the fair share; from 0.001 to 1000"),
+        "quota": ("no bounds", "the most that all of them together may hold at once"),
+    },
+    "queues": {
+        "name": ("", "must be given and differ from the others"),
+        "priority": ("0", "added to that of the request; from -1000 to 1000"),
+        "highest": ("0", "the highest priority that a request may ask for here"),
+        "users": ("everybody", "who may use it"),
+        "may_preempt": ("false", "may have preemptible leases of lower priority stopped"),
+        "preemptible": ("false", "its leases may be stopped for others"),
+    },
+    "quota": {
+        "gpus": ("none", "GPUs, shares counted, like `8` or `0.5`; `none`: no bound"),
+        "cpus": ("none", "CPUs"),
+        "leases": ("none", "leases: sessions and jobs"),
+    },
+    "rules": {
+        "placement": ("fragmentation", "the policy that chooses hosts, by name"),
+        "ordering": ("fair", "the policy that orders what waits, by name"),
+        "reserve_cpus": ("2", "CPUs that each free GPU keeps from slots without GPUs"),
+        "reserve_memory": ("8G", "memory that it keeps so"),
+        "half_life": ("7d", "after this time used GPU time counts half"),
+        "aging": ("1d", "who has waited longer comes first, whatever priority and share say"),
+        "renewals": (
+            "patience",
+            "whether a renewal may move the promised start of others: `allowed`, `refused`, or "
+            "within the `patience` of who was promised",
+        ),
+    },
 }
 
 SCOPES = {
@@ -126,25 +181,26 @@ def sentence(text: str) -> str:
 
 
 def cluster_file() -> Iterable[str]:
-    """Yield the section about declared hosts."""
+    """Yield the section about the cluster file."""
     yield from (
         "",
         "## The cluster file",
         "",
-        "`c.NimbusHub.cluster_file` names a YAML file that declares hosts. Without it this machine",
-        "is the only host, with what is found on it. A declared host is taken at its word. Unknown",
-        "keys are refused with the known ones.",
+        "`c.NimbusHub.cluster_file` names a YAML file that declares hosts, sites, quotas and",
+        "rules; [the cluster file](cluster.md) explains it by example. Without it this machine is",
+        "the only host, with what is found on it.",
         "",
         "```yaml",
         CLUSTER_EXAMPLE.rstrip(),
         "```",
-        "",
     )
-    rows = [
-        (f"`{key}`", f"`{default}`" if default else "", meaning)
-        for key, (default, meaning) in CLUSTER_KEYS.items()
-    ]
-    yield from table(("Key", "Default", "Meaning"), rows)
+    for part, keys in CLUSTER_KEYS.items():
+        rows = [
+            (f"`{key}`", f"`{default}`" if default else "", meaning)
+            for key, (default, meaning) in keys.items()
+        ]
+        yield from ("", f"### Keys of `{part}`" if part else "### Keys", "")
+        yield from table(("Key", "Default", "Meaning"), rows)
 
 
 def reference() -> str:

@@ -89,6 +89,16 @@ export type webhooks = Record<string, never>;
 export interface components {
     schemas: {
         /**
+         * DataUse
+         * @description Data that is read or written.
+         */
+        DataUse: {
+            /** Size Bytes */
+            size_bytes: number | null;
+            /** Url */
+            url: string;
+        };
+        /**
          * EndRequest
          * @description A wish to end a lease or job. ``is_stopped`` (spawner only): the process is gone already.
          */
@@ -126,13 +136,17 @@ export interface components {
         };
         /**
          * Gpu
-         * @description A device of a host and the lease that holds it.
+         * @description A device of a host and who holds it: ``lease_id`` is the first of ``lease_ids``.
          */
         Gpu: {
+            /** Free Milli */
+            free_milli: number;
             /** Index */
             index: number;
             /** Lease Id */
             lease_id: string | null;
+            /** Lease Ids */
+            lease_ids: string[];
             /** Memory Bytes */
             memory_bytes: number;
             /** Model */
@@ -151,22 +165,69 @@ export interface components {
             total: number;
         };
         /**
+         * GpuHolder
+         * @description Who holds thousandths of devices; no owner means others than who asks.
+         */
+        GpuHolder: {
+            /** Gpus Milli */
+            gpus_milli: number;
+            /** Owner */
+            owner: string | null;
+        };
+        /**
+         * GpuPool
+         * @description The devices of one model in one datacenter.
+         *
+         *     ``free`` are whole and ``shared_free_milli`` what is left of those that are shared;
+         *     ``away`` are on hosts that take nothing now, whether held or not.
+         */
+        GpuPool: {
+            /** Away */
+            away: number;
+            /** Datacenter */
+            datacenter: string;
+            /** Free */
+            free: number;
+            /** Holders */
+            holders: components["schemas"]["GpuHolder"][];
+            /** Model */
+            model: string;
+            /** Shared */
+            shared: number;
+            /** Shared Free Milli */
+            shared_free_milli: number;
+            /** Total */
+            total: number;
+        };
+        /**
+         * GpuPoolList
+         * @description GPUs by model and datacenter.
+         */
+        GpuPoolList: {
+            /** Items */
+            items: components["schemas"]["GpuPool"][];
+        };
+        /**
          * Group
-         * @description A wish for equal slots.
+         * @description A wish for equal slots; ``gpu_milli`` thousandths of each device, of any of the models.
          */
         Group: {
             /** Count */
             count: number;
             /** Cpus Milli */
             cpus_milli: number;
-            /** Gpu Model */
-            gpu_model: string | null;
+            /** Gpu Milli */
+            gpu_milli: number;
+            /** Gpu Models */
+            gpu_models: string[];
             /** Gpus */
             gpus: number;
             /** Memory Bytes */
             memory_bytes: number;
             /** Role */
             role: string;
+            /** Topology */
+            topology: string;
         };
         /**
          * GroupRequest
@@ -185,6 +246,7 @@ export interface components {
             cpus: string | number;
             /**
              * Gpus
+             * @description 2, a share of one like 0.5, or A100,V100:2
              * @default 0
              */
             gpus: string | number;
@@ -198,6 +260,11 @@ export interface components {
              * @default worker
              */
             role: string;
+            /**
+             * @description none: the role's own
+             * @default null
+             */
+            topology: components["schemas"]["Topology"] | null;
         };
         /**
          * Health
@@ -215,7 +282,7 @@ export interface components {
         };
         /**
          * Host
-         * @description A host and what of it is free.
+         * @description A host and what of it is free; ``state_reason`` says why it is draining or down.
          */
         Host: {
             /** Address */
@@ -228,6 +295,10 @@ export interface components {
             datacenter: string;
             /** Gpus */
             gpus: components["schemas"]["Gpu"][];
+            /** Labels */
+            labels: {
+                [key: string]: string;
+            };
             /** Memory Bytes */
             memory_bytes: number;
             /** Memory Free Bytes */
@@ -238,18 +309,38 @@ export interface components {
             rack: string;
             /** State */
             state: string;
+            /** State Reason */
+            state_reason: string;
         };
         /**
          * HostList
          * @description Hosts by name.
+         *
+         *     Administrators are told why the cluster file is not in force as it is now; empty if it is.
          */
         HostList: {
+            /** Cluster File Error */
+            cluster_file_error: string;
             /** Items */
             items: components["schemas"]["Host"][];
         };
         /**
+         * HostRequest
+         * @description A word about a host.
+         */
+        HostRequest: {
+            /**
+             * Reason
+             * @default
+             */
+            reason: string;
+        };
+        /**
          * Job
          * @description A job with the replicas of its current attempt. Directories are null before the start.
+         *
+         *     What it says of waiting is its lease's; ``preemptions`` of its attempts ended because
+         *     others got its slots.
          */
         Job: {
             /** Argv */
@@ -277,18 +368,30 @@ export interface components {
             log_dir: string | null;
             /** Name */
             name: string;
+            /** Note */
+            note: string;
             /** Output Dir */
             output_dir: string | null;
             /** Owner */
             owner: string;
+            /** Placement */
+            placement: string;
             /** Position */
             position: number | null;
+            /** Preemptions */
+            preemptions: number;
+            /** Priority */
+            priority: number;
             /** Progress */
             progress: number | null;
             /** Progress Message */
             progress_message: string;
+            /** Queue */
+            queue: string;
             /** Reason */
             reason: string;
+            /** Reason Code */
+            reason_code: string;
             /** Replicas */
             replicas: components["schemas"]["Replica"][];
             /** Started At */
@@ -316,6 +419,12 @@ export interface components {
             /** Argv */
             argv: string[];
             /**
+             * Datacenter
+             * @description none: the scheduler chooses
+             * @default null
+             */
+            datacenter: string | null;
+            /**
              * Duration
              * @default null
              */
@@ -330,6 +439,12 @@ export interface components {
              */
             environment: string;
             /**
+             * Expected
+             * @description how long it will likely take
+             * @default null
+             */
+            expected: string | number | null;
+            /**
              * Framework
              * @default script
              */
@@ -337,10 +452,35 @@ export interface components {
             /** Groups */
             groups?: components["schemas"]["GroupRequest"][];
             /**
+             * Inputs
+             * @description URL, or URL=SIZE
+             */
+            inputs?: string[];
+            /**
              * Name
              * @default
              */
             name: string;
+            /**
+             * Outputs
+             * @description URL, or URL=SIZE
+             */
+            outputs?: string[];
+            /**
+             * Preemptible
+             * @default false
+             */
+            preemptible: boolean;
+            /**
+             * Priority
+             * @default 0
+             */
+            priority: number;
+            /**
+             * Queue
+             * @default default
+             */
+            queue: string;
             /**
              * Retries
              * @default 0
@@ -351,10 +491,19 @@ export interface components {
              * @default null
              */
             snapshot: string | null;
+            /**
+             * Step Bytes
+             * @description what a worker sends the others in each step
+             * @default null
+             */
+            step_bytes: string | number | null;
         };
         /**
          * Lease
          * @description A lease. ``now`` is the service's time; ``warnings_seconds`` the times before the end.
+         *
+         *     While it waits ``reason`` says why, ``reason_code`` in one stable word, and ``note`` what
+         *     others did to it meanwhile; ``placement`` says where its slots are and why there.
          */
         Lease: {
             /** Active At */
@@ -366,10 +515,14 @@ export interface components {
              * Format: date-time
              */
             created_at: string;
+            /** Datacenter */
+            datacenter: string | null;
             /** Ended At */
             ended_at: string | null;
             /** Environment */
             environment: string;
+            /** Expected Seconds */
+            expected_seconds: number | null;
             /** Expires At */
             expires_at: string | null;
             /** Granted At */
@@ -378,8 +531,12 @@ export interface components {
             groups: components["schemas"]["Group"][];
             /** Id */
             id: string;
+            /** Inputs */
+            inputs: components["schemas"]["DataUse"][];
             /** Is Ended */
             is_ended: boolean;
+            /** Is Preemptible */
+            is_preemptible: boolean;
             /** Kind */
             kind: string;
             /** Latest End */
@@ -388,17 +545,29 @@ export interface components {
             length_seconds: number;
             /** Name */
             name: string;
+            /** Note */
+            note: string;
             /**
              * Now
              * Format: date-time
              */
             now: string;
+            /** Outputs */
+            outputs: components["schemas"]["DataUse"][];
             /** Owner */
             owner: string;
+            /** Placement */
+            placement: string;
             /** Position */
             position: number | null;
+            /** Priority */
+            priority: number;
+            /** Queue */
+            queue: string;
             /** Reason */
             reason: string;
+            /** Reason Code */
+            reason_code: string;
             /** Renewal Seconds */
             renewal_seconds: number;
             /** Renewals */
@@ -409,6 +578,8 @@ export interface components {
             starts_by: string | null;
             /** State */
             state: string;
+            /** Step Bytes */
+            step_bytes: number | null;
             /** Version */
             version: number;
             /** Warnings Seconds */
@@ -428,6 +599,12 @@ export interface components {
          */
         LeaseRequest: {
             /**
+             * Datacenter
+             * @description none: the scheduler chooses
+             * @default null
+             */
+            datacenter: string | null;
+            /**
              * Duration
              * @default null
              */
@@ -437,8 +614,19 @@ export interface components {
              * @default default
              */
             environment: string;
+            /**
+             * Expected
+             * @description how long it will likely take
+             * @default null
+             */
+            expected: string | number | null;
             /** Groups */
             groups: components["schemas"]["GroupRequest"][];
+            /**
+             * Inputs
+             * @description URL, or URL=SIZE
+             */
+            inputs?: string[];
             /**
              * Kind
              * @default session
@@ -451,10 +639,36 @@ export interface components {
              */
             name: string;
             /**
+             * Outputs
+             * @description URL, or URL=SIZE
+             */
+            outputs?: string[];
+            /**
              * Owner
              * @default null
              */
             owner: string | null;
+            /**
+             * Preemptible
+             * @default false
+             */
+            preemptible: boolean;
+            /**
+             * Priority
+             * @default 0
+             */
+            priority: number;
+            /**
+             * Queue
+             * @default default
+             */
+            queue: string;
+            /**
+             * Step Bytes
+             * @description what a worker sends the others in each step
+             * @default null
+             */
+            step_bytes: string | number | null;
             /**
              * Wait
              * @description patience in the queue; none: for ever
@@ -499,9 +713,11 @@ export interface components {
         };
         /**
          * Options
-         * @description What may be asked for: environments, sizes, GPUs, largest host, lease bounds.
+         * @description What may be asked for: environments, sizes, GPUs, largest host, where, lease bounds.
          */
         Options: {
+            /** Datacenters */
+            datacenters: string[];
             /** Default Length Seconds */
             default_length_seconds: number;
             /** Environments */
@@ -520,6 +736,8 @@ export interface components {
             latest_end_seconds: number;
             /** Longest Length Seconds */
             longest_length_seconds: number;
+            /** Queues */
+            queues: components["schemas"]["Queue"][];
             /** Renewal Seconds */
             renewal_seconds: number;
             /** Sizes */
@@ -527,17 +745,49 @@ export interface components {
         };
         /**
          * Plan
-         * @description What would happen: where the slots would be, or why they would wait.
+         * @description What would happen: where the slots would be and why, or why they would wait.
+         *
+         *     ``preemptions`` leases would be stopped for it; only administrators are told which.
          */
         Plan: {
+            /** Hosts */
+            hosts: components["schemas"]["PlanHost"][];
+            /** Placement */
+            placement: string;
+            /** Position */
+            position: number | null;
+            /** Preempted Lease Ids */
+            preempted_lease_ids: string[];
+            /** Preemptions */
+            preemptions: number;
             /** Reason */
             reason: string;
+            /** Reason Code */
+            reason_code: string;
+            /** Sites */
+            sites: components["schemas"]["Site"][];
             /** Slots */
             slots: components["schemas"]["Slot"][];
             /** Starts By */
             starts_by: string | null;
             /** Would Wait */
             would_wait: boolean;
+        };
+        /**
+         * PlanHost
+         * @description A host of a plan and what it would hold of it.
+         */
+        PlanHost: {
+            /** Datacenter */
+            datacenter: string;
+            /** Gpus Milli */
+            gpus_milli: number;
+            /** Name */
+            name: string;
+            /** Rack */
+            rack: string;
+            /** Slots */
+            slots: string[];
         };
         /**
          * ProgressRequest
@@ -551,6 +801,20 @@ export interface components {
              * @default
              */
             message: string;
+        };
+        /**
+         * Queue
+         * @description Where requests may wait: ``priority`` is added to theirs, which may be up to ``highest``.
+         */
+        Queue: {
+            /** Highest */
+            highest: number;
+            /** Is Preemptible */
+            is_preemptible: boolean;
+            /** Name */
+            name: string;
+            /** Priority */
+            priority: number;
         };
         /**
          * RenewRequest
@@ -592,6 +856,24 @@ export interface components {
             state: string;
         };
         /**
+         * Site
+         * @description What speaks for and against a datacenter; ``wait_seconds`` is null where nobody knows.
+         */
+        Site: {
+            /** Bytes To Move */
+            bytes_to_move: number;
+            /** Datacenter */
+            datacenter: string;
+            /** Is Chosen */
+            is_chosen: boolean;
+            /** Reason */
+            reason: string;
+            /** Transfer Seconds */
+            transfer_seconds: number;
+            /** Wait Seconds */
+            wait_seconds: number | null;
+        };
+        /**
          * Size
          * @description A ready-made choice of the spawn form.
          */
@@ -607,13 +889,15 @@ export interface components {
         };
         /**
          * Slot
-         * @description A share of one host, held by a lease.
+         * @description A share of one host, held by a lease; ``gpu_milli`` thousandths of each device.
          */
         Slot: {
             /** Address */
             address: string;
             /** Cpus Milli */
             cpus_milli: number;
+            /** Gpu Milli */
+            gpu_milli: number;
             /** Gpus */
             gpus: number[];
             /** Host */
@@ -662,6 +946,12 @@ export interface components {
             /** Files */
             files: components["schemas"]["SnapshotFile"][];
         };
+        /**
+         * Topology
+         * @description How the slots of a group lie to each other; those with a colon are a must.
+         * @enum {string}
+         */
+        Topology: "pack" | "pack:host" | "pack:rack" | "spread" | "spread:host" | "any";
     };
     responses: never;
     parameters: never;
@@ -669,16 +959,21 @@ export interface components {
     headers: never;
     pathItems: never;
 }
+export type DataUse = components['schemas']['DataUse'];
 export type EndRequest = components['schemas']['EndRequest'];
 export type Environment = components['schemas']['Environment'];
 export type Error = components['schemas']['Error'];
 export type Gpu = components['schemas']['Gpu'];
 export type GpuCount = components['schemas']['GpuCount'];
+export type GpuHolder = components['schemas']['GpuHolder'];
+export type GpuPool = components['schemas']['GpuPool'];
+export type GpuPoolList = components['schemas']['GpuPoolList'];
 export type Group = components['schemas']['Group'];
 export type GroupRequest = components['schemas']['GroupRequest'];
 export type Health = components['schemas']['Health'];
 export type Host = components['schemas']['Host'];
 export type HostList = components['schemas']['HostList'];
+export type HostRequest = components['schemas']['HostRequest'];
 export type Job = components['schemas']['Job'];
 export type JobList = components['schemas']['JobList'];
 export type JobRequest = components['schemas']['JobRequest'];
@@ -690,14 +985,18 @@ export type LogList = components['schemas']['LogList'];
 export type LogText = components['schemas']['LogText'];
 export type Options = components['schemas']['Options'];
 export type Plan = components['schemas']['Plan'];
+export type PlanHost = components['schemas']['PlanHost'];
 export type ProgressRequest = components['schemas']['ProgressRequest'];
+export type Queue = components['schemas']['Queue'];
 export type RenewRequest = components['schemas']['RenewRequest'];
 export type Replica = components['schemas']['Replica'];
+export type Site = components['schemas']['Site'];
 export type Size = components['schemas']['Size'];
 export type Slot = components['schemas']['Slot'];
 export type Snapshot = components['schemas']['Snapshot'];
 export type SnapshotFile = components['schemas']['SnapshotFile'];
 export type SnapshotRequest = components['schemas']['SnapshotRequest'];
+export type Topology = components['schemas']['Topology'];
 export type $defs = Record<string, never>;
 export interface operations {
     get_leases_by_lease_id: {

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
 from typing import Literal
 
 from pydantic import Field
 
-from nimbus_hub.api import schemas
+from nimbus_hub.api import requests, schemas
 from nimbus_hub.api.handler import ApiHandler, Operation, Query
 from nimbus_hub.api.identity import Scope
 from nimbus_hub.api.leases import IS_LIVE, WaitQuery
-from nimbus_hub.api.views import job_view, plan_view, slot_groups
+from nimbus_hub.api.views import job_view, plan_view, slot_groups, wishes_of
 from nimbus_hub.control.bus import Change, deadline
 from nimbus_hub.control.jobs import JobView
 from nimbus_hub.errors import NotFound
@@ -55,7 +54,7 @@ class JobsHandler(JobBase):
             Scope.USE,
             schemas.Job,
             status=201,
-            body=schemas.JobRequest,
+            body=requests.JobRequest,
             query=SubmitQuery,
             also={200: schemas.Plan},
         ),
@@ -77,7 +76,7 @@ class JobsHandler(JobBase):
     async def post(self) -> None:
         """Submit a job, or tell where it would run."""
         dry_run = self.parse_query(SubmitQuery).dry_run
-        request = self.parse_body(schemas.JobRequest)
+        request = self.parse_body(requests.JobRequest)
         launch = Launch(
             argv=tuple(request.argv),
             framework=request.framework,
@@ -86,18 +85,21 @@ class JobsHandler(JobBase):
             environment=request.environment,
             retries=request.retries,
         )
-        groups = slot_groups(request.groups)
-        length: timedelta | None = (
-            None if request.duration is None else parse_duration(request.duration)
+        control, is_admin = self.services.control, self.caller.is_admin
+        ask = control.jobs.plan if dry_run else control.jobs.submit
+        answer = await ask(
+            self.caller.name,
+            launch,
+            slot_groups(request.groups),
+            name=request.name,
+            length=None if request.duration is None else parse_duration(request.duration),
+            wishes=wishes_of(request),
+            is_admin=is_admin,
         )
-        jobs = self.services.control.jobs
-        owner = self.caller.name
-        if dry_run:
-            planned = await jobs.plan(owner, launch, groups, name=request.name, length=length)
-            self.reply(plan_view(planned), 200)
+        if isinstance(answer, JobView):
+            self.reply(job_view(answer))
         else:
-            view = await jobs.submit(owner, launch, groups, name=request.name, length=length)
-            self.reply(job_view(view))
+            self.reply(plan_view(answer, control.inventory.hosts, is_admin=is_admin), 200)
 
 
 class JobHandler(JobBase):
@@ -110,10 +112,11 @@ class JobHandler(JobBase):
     async def get(self, job_id: str) -> None:
         """Show a job, at once or when it or its lease changed."""
         query = self.parse_query(WaitQuery)
-        view = await self.own(job_id)
+        shown = job_view(await self.own(job_id))
 
         def wanted(change: Change) -> bool:
-            return isinstance(change, (Job, Lease)) and change.id in (job_id, view.lease.id)
+            # A job that is queued again has another lease than the one it was asked for with.
+            return isinstance(change, (Job, Lease)) and change.id in (job_id, shown.lease_id)
 
         with self.services.control.bus.subscribe(wanted) as changes:
             shown = job_view(await self.own(job_id))
@@ -129,11 +132,11 @@ class JobHandler(JobBase):
 class StopHandler(JobBase):
     """Stopping."""
 
-    operations = {"post": Operation("Stop a job", Scope.USE, schemas.Job, body=schemas.EndRequest)}
+    operations = {"post": Operation("Stop a job", Scope.USE, schemas.Job, body=requests.EndRequest)}
 
     async def post(self, job_id: str) -> None:
         """Ask for the end of a job."""
-        request = self.parse_body(schemas.EndRequest)
+        request = self.parse_body(requests.EndRequest)
         view = await self.own(job_id)
         reason = request.reason or f"stopped by {self.caller.name}"
         self.reply(job_view(await self.services.control.jobs.stop(view.job.id, reason)))
@@ -147,14 +150,14 @@ class ProgressHandler(JobBase):
             "Report progress",
             Scope.USE,
             schemas.Job,
-            body=schemas.ProgressRequest,
+            body=requests.ProgressRequest,
             for_jobs=True,
         )
     }
 
     async def post(self, job_id: str) -> None:
         """Record how far a job is."""
-        request = self.parse_body(schemas.ProgressRequest)
+        request = self.parse_body(requests.ProgressRequest)
         view = await self.own(job_id)
         jobs = self.services.control.jobs
         self.reply(job_view(await jobs.report(view.job.id, request.fraction, request.message)))

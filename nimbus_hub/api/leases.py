@@ -7,10 +7,10 @@ from typing import Literal
 
 from pydantic import Field
 
-from nimbus_hub.api import schemas
+from nimbus_hub.api import requests, schemas
 from nimbus_hub.api.handler import ApiHandler, Operation, Query
 from nimbus_hub.api.identity import Scope
-from nimbus_hub.api.views import lease_view, slot_groups
+from nimbus_hub.api.views import lease_view, slot_groups, wishes_of
 from nimbus_hub.control.bus import Change, deadline
 from nimbus_hub.errors import Forbidden
 from nimbus_hub.model.lease import Lease, LeaseKind, LeaseState
@@ -73,7 +73,7 @@ class LeasesHandler(LeaseBase):
     operations = {
         "get": Operation("List leases", Scope.READ, schemas.LeaseList, query=ListQuery),
         "post": Operation(
-            "Ask for a lease", Scope.USE, schemas.Lease, status=201, body=schemas.LeaseRequest
+            "Ask for a lease", Scope.USE, schemas.Lease, status=201, body=requests.LeaseRequest
         ),
     }
 
@@ -94,18 +94,22 @@ class LeasesHandler(LeaseBase):
 
     async def post(self) -> None:
         """Ask for a lease for a session; it is queued and granted when there is room."""
-        request = self.parse_body(schemas.LeaseRequest)
+        request = self.parse_body(requests.LeaseRequest)
         if not self.caller.is_admin:
             raise Forbidden("sessions are started at the hub's page, which asks for their lease")
         leases = self.services.control.leases
+        owner = request.owner or self.caller.name
         lease = leases.draft(
             LeaseKind(request.kind),
-            request.owner or self.caller.name,
+            owner,
             slot_groups(request.groups),
             name=request.name,
             environment=request.environment,
             length=None if request.duration is None else parse_duration(request.duration),
             wait=None if request.wait is None else parse_duration(request.wait),
+            wishes=wishes_of(request),
+            # What an administrator may do is not what their users may: the hub asks for these.
+            is_admin=owner == self.caller.name,
         )
         self.reply(self.show(await leases.request(lease)))
 
@@ -145,12 +149,12 @@ class RenewHandler(LeaseBase):
     """Renewals."""
 
     operations = {
-        "post": Operation("Renew a lease", Scope.USE, schemas.Lease, body=schemas.RenewRequest)
+        "post": Operation("Renew a lease", Scope.USE, schemas.Lease, body=requests.RenewRequest)
     }
 
     async def post(self, lease_id: str) -> None:
         """Move the end of a lease, within policy."""
-        request = self.parse_body(schemas.RenewRequest)
+        request = self.parse_body(requests.RenewRequest)
         length = None if request.duration is None else parse_duration(request.duration)
         lease = await self.own(lease_id)
         self.reply(self.show(await self.services.control.leases.renew(lease.id, length)))
@@ -160,12 +164,12 @@ class ReleaseHandler(LeaseBase):
     """Giving back."""
 
     operations = {
-        "post": Operation("Give a lease back", Scope.USE, schemas.Lease, body=schemas.EndRequest)
+        "post": Operation("Give a lease back", Scope.USE, schemas.Lease, body=requests.EndRequest)
     }
 
     async def post(self, lease_id: str) -> None:
         """Ask for the end of a lease; the spawner says that its end has come."""
-        request = self.parse_body(schemas.EndRequest)
+        request = self.parse_body(requests.EndRequest)
         lease = await self.own(lease_id)
         reason = request.reason or f"given back by {self.caller.name}"
         leases = self.services.control.leases
@@ -196,10 +200,18 @@ class QueueHandler(LeaseBase):
 
     async def get(self) -> None:
         """List the caller's waiting leases by position; an administrator's: everybody's."""
-        live = await self.list(owner=self.owner, is_live=True, limit=1000)
-        waiting = [lease for lease in live.items if lease.state == LeaseState.QUEUED]
-        waiting.sort(key=lambda lease: (lease.position or 0, lease.created_at))
-        self.reply(schemas.LeaseList(items=waiting))
+        records = self.services.control.records
+        live = await records.read(records.store.live)
+        waiting = [
+            lease
+            for lease in live.leases
+            if lease.state is LeaseState.QUEUED and self.owner in (None, lease.owner)
+        ]
+        # What came since the last pass has no position yet: it is behind those that have.
+        waiting.sort(
+            key=lambda lease: (lease.position is None, lease.position or 0, lease.created_at)
+        )
+        self.reply(schemas.LeaseList(items=[self.show(lease) for lease in waiting]))
 
 
 def changes_of(object_id: str) -> Callable[[Change], bool]:

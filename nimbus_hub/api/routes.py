@@ -9,7 +9,7 @@ from tornado.web import HTTPError
 from nimbus_hub.api.events import EventsHandler
 from nimbus_hub.api.handler import ApiHandler
 from nimbus_hub.api.health import HealthHandler, MetricsHandler
-from nimbus_hub.api.hosts import HostsHandler, OptionsHandler
+from nimbus_hub.api.hosts import DrainHandler, HostsHandler, UndrainHandler
 from nimbus_hub.api.jobs import JobHandler, JobsHandler, ProgressHandler, StopHandler
 from nimbus_hub.api.leases import (
     ActivateHandler,
@@ -22,6 +22,7 @@ from nimbus_hub.api.leases import (
 )
 from nimbus_hub.api.logs import LogsHandler, LogStreamHandler
 from nimbus_hub.api.openapi import OpenApiHandler
+from nimbus_hub.api.options import GpusHandler, OptionsHandler
 from nimbus_hub.api.services import Services
 from nimbus_hub.api.snapshots import SnapshotFilesHandler, SnapshotsHandler
 
@@ -33,6 +34,9 @@ ROUTES: dict[str, type[ApiHandler]] = {
     "/openapi.json": OpenApiHandler,
     "/api/v1/options": OptionsHandler,
     "/api/v1/hosts": HostsHandler,
+    "/api/v1/hosts/{name}/drain": DrainHandler,
+    "/api/v1/hosts/{name}/undrain": UndrainHandler,
+    "/api/v1/gpus": GpusHandler,
     "/api/v1/queue": QueueHandler,
     "/api/v1/events": EventsHandler,
     "/api/v1/leases": LeasesHandler,

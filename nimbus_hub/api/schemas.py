@@ -1,152 +1,44 @@
-"""The API's JSON, both ways. The OpenAPI file is generated from these classes.
+"""The API's JSON on its way out. The OpenAPI file is generated from these classes.
 
-Requests take amounts as people write them (``"90m"``, ``"4G"``, ``"A100:2"``) or as plain
-numbers (seconds, bytes, count); responses always carry numbers with their unit in the
-name. Datetimes are ISO 8601 in UTC. Unknown fields are refused.
+Numbers carry their unit in the name. Datetimes are ISO 8601 in UTC.
 """
 
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
-
-from nimbus_hub.model.text import one_line
+from pydantic import BaseModel, ConfigDict
 
 __all__ = [
-    "EndRequest",
-    "Environment",
+    "DataUse",
     "Error",
     "Gpu",
-    "GpuCount",
     "Group",
-    "GroupRequest",
     "Health",
     "Host",
     "HostList",
     "Job",
     "JobList",
-    "JobRequest",
     "Lease",
     "LeaseList",
-    "LeaseRequest",
     "LeaseWarning",
     "LogList",
     "LogText",
-    "Options",
     "Plan",
-    "ProgressRequest",
-    "RenewRequest",
+    "PlanHost",
     "Replica",
-    "Request",
     "Response",
-    "Size",
+    "Site",
     "Slot",
     "Snapshot",
-    "SnapshotFile",
-    "SnapshotRequest",
 ]
-
-Amount = Annotated[str | int, Field(union_mode="left_to_right")]
-Cpus = Annotated[str | float, Field(union_mode="left_to_right")]
-Name = Annotated[str, Field(min_length=1, max_length=100)]
-# What a process can be given: no NUL, and not more at once than Linux takes (MAX_ARG_STRLEN).
-Word = Annotated[str, Field(max_length=2**17 - 1, pattern=r"^[^\x00]*$")]
-Env = dict[Annotated[str, Field(max_length=1000, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")], Word]
-# Seen by others than who wrote it, an administrator in a terminal for one.
-Line = Annotated[str, AfterValidator(one_line)]
-
-
-class Request(BaseModel):
-    """Base of all request bodies."""
-
-    model_config = ConfigDict(extra="forbid")
 
 
 class Response(BaseModel):
     """Base of all response bodies."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-# Requests
-
-
-class GroupRequest(Request):
-    """A wish for ``count`` equal slots of one role; sizes are per slot."""
-
-    role: str = "worker"
-    count: int = 1
-    cpus: Cpus = 1
-    memory: Amount = "2G"
-    gpus: Amount = 0
-
-
-class LeaseRequest(Request):
-    """A wish for a lease. Only administrators may name another owner."""
-
-    kind: Literal["session"] = "session"
-    name: str = Field(default="", max_length=100)
-    owner: str | None = None
-    groups: list[GroupRequest] = Field(min_length=1, max_length=20)
-    environment: str = "default"
-    duration: Amount | None = None
-    wait: Amount | None = Field(default=None, description="patience in the queue; none: for ever")
-
-
-class RenewRequest(Request):
-    """A wish to move the end of a lease to ``duration`` from now (none: the policy's step)."""
-
-    duration: Amount | None = None
-
-
-class EndRequest(Request):
-    """A wish to end a lease or job. ``is_stopped`` (spawner only): the process is gone already."""
-
-    reason: Line = Field(default="", max_length=1000)
-    is_stopped: bool = False
-
-
-class JobRequest(Request):
-    """A wish to run a command as a job with a lease of its own."""
-
-    name: Line = Field(default="", max_length=100)
-    framework: str = "script"
-    groups: list[GroupRequest] = Field(
-        default_factory=lambda: [GroupRequest()], min_length=1, max_length=20
-    )
-    argv: list[Word] = Field(min_length=1, max_length=10_000)
-    env: Env = Field(default_factory=dict)
-    snapshot: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
-    environment: str = "default"
-    duration: Amount | None = None
-    retries: int = Field(default=0, ge=0, le=100)
-
-
-class ProgressRequest(Request):
-    """How far a job is, told by the job itself."""
-
-    fraction: float = Field(ge=0, le=1)
-    message: Line = Field(default="", max_length=200)
-
-
-class SnapshotFile(Request):
-    """One file of a working directory; ``digest`` is the SHA-256 of its content."""
-
-    path: str = Field(min_length=1, max_length=4096)
-    size: int = Field(ge=0, le=2**53)
-    digest: str = Field(pattern=r"^[0-9a-f]{64}$")
-    is_executable: bool = False
-
-
-class SnapshotRequest(Request):
-    """The manifest of a working directory."""
-
-    files: list[SnapshotFile] = Field(max_length=100_000)
-
-
-# Responses
 
 
 class Error(Response):
@@ -164,18 +56,20 @@ class Health(Response):
 
 
 class Group(Response):
-    """A wish for equal slots."""
+    """A wish for equal slots; ``gpu_milli`` thousandths of each device, of any of the models."""
 
     role: str
     count: int
     cpus_milli: int
     memory_bytes: int
     gpus: int
-    gpu_model: str | None
+    gpu_milli: int
+    gpu_models: list[str]
+    topology: str
 
 
 class Slot(Response):
-    """A share of one host, held by a lease."""
+    """A share of one host, held by a lease; ``gpu_milli`` thousandths of each device."""
 
     name: str
     role: str
@@ -184,11 +78,23 @@ class Slot(Response):
     cpus_milli: int
     memory_bytes: int
     gpus: list[int]
+    gpu_milli: int
     ports: list[int]
 
 
+class DataUse(Response):
+    """Data that is read or written."""
+
+    url: str
+    size_bytes: int | None
+
+
 class Lease(Response):
-    """A lease. ``now`` is the service's time; ``warnings_seconds`` the times before the end."""
+    """A lease. ``now`` is the service's time; ``warnings_seconds`` the times before the end.
+
+    While it waits ``reason`` says why, ``reason_code`` in one stable word, and ``note`` what
+    others did to it meanwhile; ``placement`` says where its slots are and why there.
+    """
 
     id: str
     kind: str
@@ -196,9 +102,20 @@ class Lease(Response):
     name: str
     state: str
     reason: str
+    reason_code: str
+    note: str
     environment: str
     groups: list[Group]
+    queue: str
+    priority: int
+    is_preemptible: bool
+    datacenter: str | None
+    inputs: list[DataUse]
+    outputs: list[DataUse]
+    expected_seconds: float | None
+    step_bytes: int | None
     slots: list[Slot]
+    placement: str
     length_seconds: float
     position: int | None
     starts_by: datetime | None
@@ -247,7 +164,11 @@ class Replica(Response):
 
 
 class Job(Response):
-    """A job with the replicas of its current attempt. Directories are null before the start."""
+    """A job with the replicas of its current attempt. Directories are null before the start.
+
+    What it says of waiting is its lease's; ``preemptions`` of its attempts ended because
+    others got its slots.
+    """
 
     id: str
     name: str
@@ -257,10 +178,16 @@ class Job(Response):
     argv: list[str]
     state: str
     reason: str
+    reason_code: str
+    note: str
+    queue: str
+    priority: int
     position: int | None
     starts_by: datetime | None
+    placement: str
     attempt: int
     attempts: int
+    preemptions: int
     progress: float | None
     progress_message: str
     replicas: list[Replica]
@@ -279,13 +206,44 @@ class JobList(Response):
     items: list[Job]
 
 
+class PlanHost(Response):
+    """A host of a plan and what it would hold of it."""
+
+    name: str
+    datacenter: str
+    rack: str
+    slots: list[str]
+    gpus_milli: int
+
+
+class Site(Response):
+    """What speaks for and against a datacenter; ``wait_seconds`` is null where nobody knows."""
+
+    datacenter: str
+    bytes_to_move: int
+    transfer_seconds: float
+    wait_seconds: float | None
+    is_chosen: bool
+    reason: str
+
+
 class Plan(Response):
-    """What would happen: where the slots would be, or why they would wait."""
+    """What would happen: where the slots would be and why, or why they would wait.
+
+    ``preemptions`` leases would be stopped for it; only administrators are told which.
+    """
 
     slots: list[Slot]
+    hosts: list[PlanHost]
+    placement: str
     would_wait: bool
+    position: int | None
     reason: str
+    reason_code: str
     starts_by: datetime | None
+    sites: list[Site]
+    preemptions: int
+    preempted_lease_ids: list[str]
 
 
 class LogText(Response):
@@ -306,22 +264,26 @@ class LogList(Response):
 
 
 class Gpu(Response):
-    """A device of a host and the lease that holds it."""
+    """A device of a host and who holds it: ``lease_id`` is the first of ``lease_ids``."""
 
     index: int
     model: str
     memory_bytes: int
+    free_milli: int
     lease_id: str | None
+    lease_ids: list[str]
 
 
 class Host(Response):
-    """A host and what of it is free."""
+    """A host and what of it is free; ``state_reason`` says why it is draining or down."""
 
     name: str
     datacenter: str
     rack: str
     address: str
     state: str
+    state_reason: str
+    labels: dict[str, str]
     cpus_milli: int
     cpus_free_milli: int
     memory_bytes: int
@@ -330,49 +292,13 @@ class Host(Response):
 
 
 class HostList(Response):
-    """Hosts by name."""
+    """Hosts by name.
+
+    Administrators are told why the cluster file is not in force as it is now; empty if it is.
+    """
 
     items: list[Host]
-
-
-class Size(Response):
-    """A ready-made choice of the spawn form."""
-
-    name: str
-    cpus_milli: int
-    memory_bytes: int
-    gpus: int
-
-
-class Environment(Response):
-    """Software that sessions and jobs can run in."""
-
-    name: str
-    description: str
-
-
-class GpuCount(Response):
-    """How many devices of a model there are, and are free."""
-
-    model: str
-    total: int
-    free: int
-
-
-class Options(Response):
-    """What may be asked for: environments, sizes, GPUs, largest host, lease bounds."""
-
-    environments: list[Environment]
-    sizes: list[Size]
-    gpus: list[GpuCount]
-    frameworks: list[str]
-    largest_cpus_milli: int
-    largest_memory_bytes: int
-    largest_gpus: int
-    default_length_seconds: float
-    longest_length_seconds: float
-    renewal_seconds: float
-    latest_end_seconds: float
+    cluster_file_error: str
 
 
 class Snapshot(Response):

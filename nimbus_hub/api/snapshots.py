@@ -8,7 +8,7 @@ from typing import BinaryIO, cast
 from tornado.http1connection import HTTP1Connection
 from tornado.web import stream_request_body
 
-from nimbus_hub.api import schemas
+from nimbus_hub.api import requests, schemas
 from nimbus_hub.api.handler import ApiHandler, Operation
 from nimbus_hub.api.identity import Scope
 from nimbus_hub.errors import TooLarge
@@ -30,14 +30,14 @@ class SnapshotsHandler(ApiHandler):
             "Name a working directory",
             Scope.USE,
             schemas.Snapshot,
-            body=schemas.SnapshotRequest,
+            body=requests.SnapshotRequest,
             most_bytes=_MANIFEST_BYTES,
         )
     }
 
     async def post(self) -> None:
         """Record a manifest if all its files are here; tell which are missing."""
-        request = self.parse_body(schemas.SnapshotRequest)
+        request = self.parse_body(requests.SnapshotRequest)
         files = tuple(
             SnapshotFile(file.path, file.size, file.digest, file.is_executable)
             for file in request.files

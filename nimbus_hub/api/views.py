@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
+from typing import Any
 
 from nimbus_hub.api import schemas
-from nimbus_hub.api.schemas import GroupRequest
+from nimbus_hub.api.requests import GroupRequest, WishesRequest
 from nimbus_hub.control.capacity import HostUse
 from nimbus_hub.control.jobs import JobView
 from nimbus_hub.control.leases import Leases
 from nimbus_hub.control.logs import LogPart
+from nimbus_hub.model.host import Gpu, Host
 from nimbus_hub.model.lease import Lease
-from nimbus_hub.model.quantities import parse_cpus, parse_gpus, parse_memory
 from nimbus_hub.model.replica import Replica
+from nimbus_hub.model.request import read_group, read_wishes
 from nimbus_hub.model.slot import Slot, SlotGroup
-from nimbus_hub.scheduler.plan import Grant, Wait
+from nimbus_hub.model.wishes import DataUse, Wishes
+from nimbus_hub.scheduler.decisions import Grant, Preview, Site, Wait
 
 __all__ = [
     "host_view",
@@ -24,25 +28,37 @@ __all__ = [
     "plan_view",
     "slot_groups",
     "slot_view",
+    "wishes_of",
 ]
 
 
 def slot_groups(requests: list[GroupRequest]) -> tuple[SlotGroup, ...]:
     """Return wishes as people write them as the model has them; raise InvalidRequest."""
-    groups = []
-    for request in requests:
-        gpus, gpu_model = parse_gpus(request.gpus)
-        groups.append(
-            SlotGroup(
-                role=request.role,
-                count=request.count,
-                cpus_milli=parse_cpus(request.cpus),
-                memory_bytes=parse_memory(request.memory),
-                gpus=gpus,
-                gpu_model=gpu_model,
-            )
+    return tuple(
+        read_group(
+            role=request.role,
+            count=request.count,
+            cpus=request.cpus,
+            memory=request.memory,
+            gpus=request.gpus,
+            topology=request.topology,
         )
-    return tuple(groups)
+        for request in requests
+    )
+
+
+def wishes_of(request: WishesRequest) -> Wishes:
+    """Return what a request says beside its slots; raise InvalidRequest."""
+    return read_wishes(
+        datacenter=request.datacenter,
+        inputs=request.inputs,
+        outputs=request.outputs,
+        queue=request.queue,
+        priority=request.priority,
+        preemptible=request.preemptible,
+        expected=request.expected,
+        step_bytes=request.step_bytes,
+    )
 
 
 def slot_view(slot: Slot) -> schemas.Slot:
@@ -55,6 +71,7 @@ def slot_view(slot: Slot) -> schemas.Slot:
         cpus_milli=slot.cpus_milli,
         memory_bytes=slot.memory_bytes,
         gpus=list(slot.gpus),
+        gpu_milli=slot.gpu_milli,
         ports=list(slot.ports),
     )
 
@@ -69,19 +86,13 @@ def lease_view(lease: Lease, leases: Leases, now: datetime) -> schemas.Lease:
         name=lease.name,
         state=lease.public_state,
         reason=lease.reason,
+        reason_code=lease.reason_code,
+        note=lease.note,
         environment=lease.environment,
-        groups=[
-            schemas.Group(
-                role=group.role,
-                count=group.count,
-                cpus_milli=group.cpus_milli,
-                memory_bytes=group.memory_bytes,
-                gpus=group.gpus,
-                gpu_model=group.gpu_model,
-            )
-            for group in lease.groups
-        ],
+        groups=[_group_view(group) for group in lease.groups],
+        **_wishes_view(lease.wishes),
         slots=[slot_view(slot) for slot in lease.slots],
+        placement=lease.placement,
         length_seconds=lease.length.total_seconds(),
         position=lease.position,
         starts_by=lease.starts_by,
@@ -103,9 +114,11 @@ def lease_view(lease: Lease, leases: Leases, now: datetime) -> schemas.Lease:
 
 def job_view(view: JobView) -> schemas.Job:
     """Show a job with its replicas."""
-    job = view.job
+    job, lease = view.job, view.lease
     directory = next((r.directory for r in view.replicas if r.directory), None)
-    is_queued = not job.state.is_end and not view.lease.state.is_holding
+    # What was said of the job before, like who took its slots, is news beside why it waits.
+    waits = not job.state.is_end and job.target is None and not lease.state.is_holding
+    reason = (lease.reason if waits else "") or job.reason
     return schemas.Job(
         id=job.id,
         name=job.name,
@@ -114,11 +127,17 @@ def job_view(view: JobView) -> schemas.Job:
         framework=job.launch.framework,
         argv=list(job.launch.argv),
         state=job.state,
-        reason=job.reason or (view.lease.reason if is_queued else ""),
-        position=view.lease.position,
-        starts_by=view.lease.starts_by,
+        reason=reason,
+        reason_code=lease.reason_code,
+        note=lease.note or (job.reason if reason != job.reason else ""),
+        queue=lease.wishes.queue,
+        priority=lease.wishes.priority,
+        position=lease.position,
+        starts_by=lease.starts_by,
+        placement=lease.placement,
         attempt=job.attempt,
         attempts=job.attempts,
+        preemptions=job.preemptions,
         progress=job.progress,
         progress_message=job.progress_message,
         replicas=[_replica_view(replica) for replica in view.replicas],
@@ -128,7 +147,7 @@ def job_view(view: JobView) -> schemas.Job:
         started_at=job.started_at,
         ended_at=job.ended_at,
         is_ended=job.state.is_end,
-        version=job.version + view.lease.version,
+        version=job.version + lease.version,
     )
 
 
@@ -144,41 +163,57 @@ def log_view(part: LogPart) -> schemas.LogText:
     )
 
 
-def plan_view(planned: Grant | Wait) -> schemas.Plan:
-    """Show what would happen."""
-    if isinstance(planned, Grant):
-        slots = [slot_view(slot) for slot in planned.slots]
-        return schemas.Plan(slots=slots, would_wait=False, reason="", starts_by=None)
+def plan_view(preview: Preview, hosts: Sequence[Host], *, is_admin: bool) -> schemas.Plan:
+    """Show what would happen; only administrators are told whom it would stop."""
+    answer = preview.answer
+    slots = answer.slots if isinstance(answer, Grant) else ()
+    wait = answer if isinstance(answer, Wait) else None
+    stopped = [each.lease_id for each in preview.preemptions]
     return schemas.Plan(
-        slots=[], would_wait=True, reason=planned.reason, starts_by=planned.starts_by
+        slots=[slot_view(slot) for slot in slots],
+        hosts=[_plan_host(host, slots) for host in hosts if host.name in {s.host for s in slots}],
+        placement=answer.reason if isinstance(answer, Grant) else "",
+        would_wait=wait is not None,
+        position=wait.position if wait else None,
+        reason=wait.reason if wait else "",
+        reason_code=wait.code if wait else "",
+        starts_by=wait.starts_by if wait else None,
+        sites=[_site_view(site) for site in preview.sites],
+        preemptions=len(stopped),
+        preempted_lease_ids=stopped if is_admin else [],
     )
 
 
 def host_view(use: HostUse, visible: frozenset[str] | None) -> schemas.Host:
     """Show a host; holders that are not in ``visible`` (None: all are) are told as "other"."""
-    holders = {
-        index: lease if visible is None or lease in visible else "other"
-        for index, lease in use.gpu_holders.items()
-    }
     return schemas.Host(
         name=use.host.name,
         datacenter=use.host.datacenter,
         rack=use.host.rack,
         address=use.host.address,
         state=use.host.state,
+        state_reason=use.host.state_reason,
+        labels=use.host.labels,
         cpus_milli=use.host.cpus_milli,
         cpus_free_milli=use.cpus_free_milli,
         memory_bytes=use.host.memory_bytes,
         memory_free_bytes=use.memory_free_bytes,
-        gpus=[
-            schemas.Gpu(
-                index=gpu.index,
-                model=gpu.model,
-                memory_bytes=gpu.memory_bytes,
-                lease_id=holders.get(gpu.index),
-            )
-            for gpu in use.host.gpus
-        ],
+        gpus=[_gpu_view(use, gpu, visible) for gpu in use.host.gpus],
+    )
+
+
+def _gpu_view(use: HostUse, gpu: Gpu, visible: frozenset[str] | None) -> schemas.Gpu:
+    holders = [
+        lease if visible is None or lease in visible else "other"
+        for lease in use.gpu_leases(gpu.index)
+    ]
+    return schemas.Gpu(
+        index=gpu.index,
+        model=gpu.model,
+        memory_bytes=gpu.memory_bytes,
+        free_milli=use.gpu_free_milli(gpu.index),
+        lease_id=holders[0] if holders else None,
+        lease_ids=holders,
     )
 
 
@@ -195,4 +230,57 @@ def _replica_view(replica: Replica) -> schemas.Replica:
         reason=replica.reason,
         started_at=replica.started_at,
         ended_at=replica.ended_at,
+    )
+
+
+def _group_view(group: SlotGroup) -> schemas.Group:
+    return schemas.Group(
+        role=group.role,
+        count=group.count,
+        cpus_milli=group.cpus_milli,
+        memory_bytes=group.memory_bytes,
+        gpus=group.gpus,
+        gpu_milli=group.gpu_milli,
+        gpu_models=list(group.gpu_models),
+        topology=group.wanted_topology,
+    )
+
+
+def _wishes_view(wishes: Wishes) -> dict[str, Any]:
+    """Return the fields of a lease that say what was wished beside its slots."""
+    return {
+        "queue": wishes.queue,
+        "priority": wishes.priority,
+        "is_preemptible": wishes.is_preemptible,
+        "datacenter": wishes.datacenter,
+        "inputs": [_data_view(use) for use in wishes.inputs],
+        "outputs": [_data_view(use) for use in wishes.outputs],
+        "expected_seconds": None if wishes.expected is None else wishes.expected.total_seconds(),
+        "step_bytes": wishes.step_bytes,
+    }
+
+
+def _data_view(use: DataUse) -> schemas.DataUse:
+    return schemas.DataUse(url=use.url, size_bytes=use.size_bytes)
+
+
+def _plan_host(host: Host, slots: Sequence[Slot]) -> schemas.PlanHost:
+    own = [slot for slot in slots if slot.host == host.name]
+    return schemas.PlanHost(
+        name=host.name,
+        datacenter=host.datacenter,
+        rack=host.rack,
+        slots=[slot.name for slot in own],
+        gpus_milli=sum(slot.all_gpus_milli for slot in own),
+    )
+
+
+def _site_view(site: Site) -> schemas.Site:
+    return schemas.Site(
+        datacenter=site.datacenter,
+        bytes_to_move=site.bytes_to_move,
+        transfer_seconds=site.transfer_seconds,
+        wait_seconds=site.wait_seconds,
+        is_chosen=site.is_chosen,
+        reason=site.reason,
     )

@@ -1,31 +1,74 @@
-"""``nimbus hosts``, ``gpus``, ``queue``: what there is, what is free, and who waits."""
+"""``nimbus hosts``: what there is and what of it is free; draining a host and back."""
 
 from __future__ import annotations
 
 import click
 
-from nimbus_hub.cli.command import Command, connect, json_option
-from nimbus_hub.cli.output import moment_text, print_json, print_table, wish_text
+from nimbus_hub.cli.command import Command, Group, connect, json_option
+from nimbus_hub.cli.output import print_json, print_table, say
 from nimbus_hub.client import Gpu, Host
+from nimbus_hub.errors import InvalidRequest
 from nimbus_hub.model.quantities import format_cpus, format_memory
 
-__all__ = ["gpus", "hosts", "queue"]
+__all__ = ["hosts"]
+
+_COLUMNS = ("HOST", "STATE", "FREE CPUS", "FREE MEMORY", "FREE GPUS", "DATACENTER", "RACK")
 
 
-@click.command("hosts", cls=Command)
+@click.group("hosts", cls=Group, invoke_without_command=True)
+@click.option("-v", "--verbose", is_flag=True, help="Labels, too.")
 @json_option
 @click.pass_context
-def hosts(ctx: click.Context, as_json: bool) -> None:
-    """List the hosts and what of them is free."""
-    found = connect(ctx).hosts()
+def hosts(ctx: click.Context, verbose: bool, as_json: bool) -> None:
+    """List the hosts and what of them is free; with a command: drain one, and back."""
+    if ctx.invoked_subcommand is None:
+        _list(ctx, verbose, as_json)
+    elif verbose or as_json:
+        raise InvalidRequest(
+            f"options go after the command: hosts {ctx.invoked_subcommand} --json HOST"
+        )
+
+
+@hosts.command("drain", cls=Command)
+@click.argument("name", metavar="HOST")
+@click.option("--reason", default="", metavar="TEXT", help="Why; shown with the host.")
+@json_option
+@click.pass_context
+def drain(ctx: click.Context, name: str, reason: str, as_json: bool) -> None:
+    """Have a host take nothing new; what runs there runs to its end."""
+    found = connect(ctx).drain(name, reason)
+    print_json(found) if as_json else click.echo(_told(found))
+
+
+@hosts.command("undrain", cls=Command)
+@click.argument("name", metavar="HOST")
+@json_option
+@click.pass_context
+def undrain(ctx: click.Context, name: str, as_json: bool) -> None:
+    """Let a drained host take new slots again."""
+    found = connect(ctx).undrain(name)
+    print_json(found) if as_json else click.echo(_told(found))
+
+
+def _list(ctx: click.Context, verbose: bool, as_json: bool) -> None:
+    found = connect(ctx).host_list()
+    if found.cluster_file_error:
+        say(
+            f"The cluster file is refused, what it said before holds on: {found.cluster_file_error}"
+        )
     if as_json:
-        print_json(found)
+        print_json(found.items)
         return
-    columns = ("HOST", "STATE", "FREE CPUS", "FREE MEMORY", "FREE GPUS", "DATACENTER", "RACK")
-    print_table(columns, map(_host_row, found), "no hosts")
+    columns = [*_COLUMNS, *(["LABELS"] if verbose else [])]
+    has_reasons = any(host.state_reason for host in found.items)
+    rows = [
+        (*_row(host), *([_labels_text(host)] if verbose else []), *_reason(host, has_reasons))
+        for host in found.items
+    ]
+    print_table([*columns, *(["REASON"] if has_reasons else [])], rows, "no hosts")
 
 
-def _host_row(host: Host) -> tuple[object, ...]:
+def _row(host: Host) -> tuple[str, ...]:
     return (
         host.name,
         host.state,
@@ -37,53 +80,24 @@ def _host_row(host: Host) -> tuple[object, ...]:
     )
 
 
+def _reason(host: Host, is_shown: bool) -> list[str]:
+    return [host.state_reason] if is_shown else []
+
+
 def _gpus_text(devices: tuple[Gpu, ...]) -> str:
-    """Write the devices by model: ``3 of 4 A100``."""
-    models = dict.fromkeys(gpu.model for gpu in devices)
-    counts = {model: [gpu for gpu in devices if gpu.model == model] for model in models}
-    return ", ".join(
-        f"{sum(gpu.lease_id is None for gpu in same)} of {len(same)} {model}"
-        for model, same in counts.items()
-    )
+    """Write the devices by model, shares counted: ``2.5 of 4 A100``."""
+    totals: dict[str, int] = {}
+    free: dict[str, int] = {}
+    for gpu in devices:
+        totals[gpu.model] = totals.get(gpu.model, 0) + 1
+        free[gpu.model] = free.get(gpu.model, 0) + gpu.free_milli
+    return ", ".join(f"{format_cpus(free[model])} of {n} {model}" for model, n in totals.items())
 
 
-@click.command("gpus", cls=Command)
-@json_option
-@click.pass_context
-def gpus(ctx: click.Context, as_json: bool) -> None:
-    """List the GPUs and the leases that hold them."""
-    devices = [(host.name, gpu) for host in connect(ctx).hosts() for gpu in host.gpus]
-    if as_json:
-        print_json([{"host": name, "gpu": gpu} for name, gpu in devices])
-        return
-    rows = [
-        (name, gpu.index, gpu.model, format_memory(gpu.memory_bytes), gpu.lease_id or "free")
-        for name, gpu in devices
-    ]
-    print_table(("HOST", "GPU", "MODEL", "MEMORY", "LEASE"), rows, "no GPUs")
+def _labels_text(host: Host) -> str:
+    return ", ".join(f"{name}={value}" for name, value in sorted(host.labels.items()))
 
 
-@click.command("queue", cls=Command)
-@json_option
-@click.pass_context
-def queue(ctx: click.Context, as_json: bool) -> None:
-    """List what waits, in its order, and why."""
-    leases = connect(ctx).queue()
-    if as_json:
-        print_json(leases)
-        return
-    rows = [
-        (
-            lease.position,
-            lease.id,
-            lease.kind,
-            lease.name,
-            lease.owner,
-            wish_text(lease.groups),
-            moment_text(lease.starts_by),
-            lease.reason,
-        )
-        for lease in leases
-    ]
-    columns = ("POSITION", "LEASE", "KIND", "NAME", "OWNER", "ASKS FOR", "STARTS BY", "REASON")
-    print_table(columns, rows, "nothing waits")
+def _told(host: Host) -> str:
+    """Write what a host is now: ``gpu-1 draining: drained by root: new fans``."""
+    return f"{host.name} {host.state}" + (f": {host.state_reason}" if host.state_reason else "")

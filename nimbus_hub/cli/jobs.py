@@ -7,7 +7,6 @@ import click
 from nimbus_hub.cli.command import Command, connect, json_option
 from nimbus_hub.cli.following import LogPrinter, follow_job
 from nimbus_hub.cli.output import (
-    hosts_text,
     job_ended_text,
     moment_text,
     print_json,
@@ -16,6 +15,7 @@ from nimbus_hub.cli.output import (
     status_text,
 )
 from nimbus_hub.client import Client, Job, Lease
+from nimbus_hub.client.explain import hosts_text, waiting_text
 from nimbus_hub.errors import InvalidRequest
 
 __all__ = ["logs", "ps", "stop"]
@@ -43,17 +43,14 @@ def ps(ctx: click.Context, is_all: bool, as_json: bool) -> None:
 def _job_row(job: Job) -> tuple[object, ...]:
     hosts = hosts_text(replica.host for replica in job.replicas)
     started, ended = moment_text(job.started_at), moment_text(job.ended_at)
-    waits = f"position {job.position}" if job.position is not None else ""
-    reason = ", ".join(filter(None, [waits, job.reason, job.progress_message]))
+    reason = ", ".join(filter(None, [waiting_text(job), job.progress_message]))
     return job.id, "job", job.name, job.state, hosts, started, ended, reason
 
 
 def _session_row(lease: Lease) -> tuple[object, ...]:
     hosts = hosts_text(slot.host for slot in lease.slots)
     ends = moment_text(lease.ended_at or lease.expires_at)
-    waits = f"position {lease.position}" if lease.position is not None else ""
-    reason = ", ".join(filter(None, [waits, lease.reason]))
-    started = moment_text(lease.active_at)
+    started, reason = moment_text(lease.active_at), waiting_text(lease)
     return lease.id, "session", lease.name, lease.state, hosts, started, ends, reason
 
 

@@ -9,13 +9,13 @@ import click
 from nimbus_hub.cli.command import Command, Group, connect, json_option
 from nimbus_hub.cli.output import (
     ends_text,
-    hosts_text,
     lease_text,
     moment_text,
     print_json,
     print_table,
 )
 from nimbus_hub.client import Client, session_lease_id
+from nimbus_hub.client.explain import hosts_text, waiting_text
 from nimbus_hub.errors import InvalidRequest
 
 __all__ = ["lease"]
@@ -58,7 +58,7 @@ def list_leases(ctx: click.Context, is_all: bool, as_json: bool) -> None:
             hosts_text(slot.host for slot in each.slots),
             moment_text(each.ended_at or each.expires_at),
             moment_text(each.latest_end),
-            each.reason,
+            waiting_text(each),
         )
         for each in leases
     ]

@@ -18,8 +18,9 @@ _COMMANDS = {
     "stop": "nimbus_hub.cli.jobs:stop",
     "lease": "nimbus_hub.cli.lease:lease",
     "hosts": "nimbus_hub.cli.hosts:hosts",
-    "gpus": "nimbus_hub.cli.hosts:gpus",
-    "queue": "nimbus_hub.cli.hosts:queue",
+    "gpus": "nimbus_hub.cli.gpus:gpus",
+    "queue": "nimbus_hub.cli.queue:queue",
+    "explain": "nimbus_hub.cli.queue:explain",
     "tensorboard": "nimbus_hub.cli.tensorboard:tensorboard",
 }
 

@@ -14,19 +14,23 @@ from datetime import datetime, timedelta
 import click
 
 from nimbus_hub.client import Group, Job, Lease, Slot, encode
-from nimbus_hub.clock import SystemClock
-from nimbus_hub.model.quantities import format_cpus, format_duration, format_memory
+from nimbus_hub.client.explain import (
+    count_text,
+    detail_text,
+    hosts_text,
+    local_moment,
+    waiting_text,
+)
+from nimbus_hub.model.quantities import format_cpus, format_duration, format_gpus, format_memory
 
 __all__ = [
     "ends_text",
-    "hosts_text",
     "job_ended_text",
     "lease_text",
     "moment_text",
     "print_json",
     "print_table",
     "say",
-    "starts_text",
     "status_text",
     "wish_text",
 ]
@@ -71,67 +75,50 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], empty:
 
 
 def moment_text(moment: datetime | None, now: datetime | None = None) -> str:
-    """Write a time: ``14:32`` today, ``Jan 02 14:32`` on other days."""
-    if moment is None:
-        return ""
-    local = moment.astimezone()
-    today = (now or SystemClock().now()).astimezone().date()
-    return f"{local:%H:%M}" if local.date() == today else f"{local:%b %d %H:%M}"
-
-
-def hosts_text(hosts: Iterable[str]) -> str:
-    """Write hosts with how often each is meant: ``node1 (2), node2``."""
-    counts: dict[str, int] = {}
-    for host in hosts:
-        counts[host] = counts.get(host, 0) + 1
-    return ", ".join(f"{host} ({n})" if n > 1 else host for host, n in counts.items() if host)
+    """Write a time: ``14:32`` today, ``Jan 02 14:32`` on other days; nothing for none."""
+    return "" if moment is None else local_moment(moment, now)
 
 
 def wish_text(groups: Iterable[Group]) -> str:
-    """Write what was asked for: ``2 x 1 CPU, 2G, 1 GPU A100``."""
+    """Write what was asked for: ``2 x 1 CPU, 2G, 1 GPU A100``; of several, with their roles."""
+    asked = tuple(groups)
     return "; ".join(
-        (f"{group.count} x " if group.count > 1 else "") + _share_text(group) for group in groups
+        (f"{group.role} " if len(asked) > 1 else "")
+        + (f"{group.count} x " if group.count > 1 else "")
+        + _share_text(group)
+        for group in asked
     )
 
 
 def _share_text(group: Group) -> str:
-    parts = [_count(format_cpus(group.cpus_milli), "CPU"), format_memory(group.memory_bytes)]
+    parts = [count_text(format_cpus(group.cpus_milli), "CPU"), format_memory(group.memory_bytes)]
     if group.gpus:
-        parts.append(" ".join(filter(None, [_count(str(group.gpus), "GPU"), group.gpu_model])))
+        gpus = count_text(format_gpus(group.gpus, group.gpu_milli), "GPU")
+        parts.append(" ".join(filter(None, [gpus, " or ".join(group.gpu_models)])))
     return ", ".join(parts)
-
-
-def _count(number: str, noun: str) -> str:
-    return f"{number} {noun}" if number == "1" else f"{number} {noun}s"
 
 
 def slot_text(slot: Slot) -> str:
     """Write what a slot holds: ``worker-0 on node1: 1 CPU, 2G, GPU 0,1``."""
-    parts = [_count(format_cpus(slot.cpus_milli), "CPU"), format_memory(slot.memory_bytes)]
+    parts = [count_text(format_cpus(slot.cpus_milli), "CPU"), format_memory(slot.memory_bytes)]
     if slot.gpus:
-        parts.append("GPU " + ",".join(map(str, slot.gpus)))
+        share = "" if slot.gpu_milli == 1000 else f"{format_gpus(1, slot.gpu_milli)} of "
+        parts.append(f"{share}GPU {','.join(map(str, slot.gpus))}")
     return f"{slot.name} on {slot.host}: {', '.join(parts)}"
 
 
 def status_text(job: Job) -> str:
-    """Write where a job is: ``queued: position 2, waiting for 1 GPU; starts at the latest 14:32``.
+    """Write where a job is: ``queued, position 2: waits for 1 GPU; starts at the latest 14:32``.
 
     An attempt after the first names itself.
     """
     hosts = hosts_text(replica.host for replica in job.replicas)
-    where = f"on {hosts}" if hosts and job.state in ("starting", "running") else ""
-    position = f"position {job.position}" if job.position is not None else ""
-    text = job.state + (f" {where}" if where else "")
+    text = job.state
+    if hosts and job.state in ("starting", "running"):
+        text += f" on {hosts}"
     if job.attempt > 1 and not job.is_ended:
         text += f", attempt {job.attempt} of {job.attempts}"
-    details = ", ".join(filter(None, [position, job.reason]))
-    text += f": {details}" if details else ""
-    return text + (f"; {starts_text(job.starts_by)}" if job.starts_by else "")
-
-
-def starts_text(moment: datetime) -> str:
-    """Write the scheduler's promise."""
-    return f"starts at the latest {moment_text(moment)}"
+    return text + detail_text(waiting_text(job))
 
 
 def job_ended_text(job: Job) -> str:
@@ -142,12 +129,9 @@ def job_ended_text(job: Job) -> str:
 def lease_text(lease: Lease) -> str:
     """Write a lease in a few lines: state, end, what it holds."""
     title = f"lease {lease.id}" + (f" ({lease.name})" if lease.name else "") + f" {lease.state}"
-    if lease.position is not None:
-        title += f", position {lease.position}"
-    title += f": {lease.reason}" if lease.reason else ""
-    lines = [title]
-    if lease.starts_by and not lease.granted_at:
-        lines.append(starts_text(lease.starts_by))
+    lines = [title + detail_text(waiting_text(lease))]
+    if lease.placement:
+        lines.append(lease.placement)
     if lease.expires_at and not lease.is_ended:
         lines.append(ends_text(lease))
     lines.extend(slot_text(slot) for slot in lease.slots)

@@ -11,8 +11,9 @@ import click
 
 from nimbus_hub.cli.command import EPILOG, connect, guarded, json_option
 from nimbus_hub.cli.following import follow_job
-from nimbus_hub.cli.output import hosts_text, print_json, say, starts_text
+from nimbus_hub.cli.output import print_json, say
 from nimbus_hub.client import Client, Job, Manifest, Plan, scan
+from nimbus_hub.client.explain import count_text, detail_text, hosts_text, plan_text, waiting_text
 from nimbus_hub.client.run_options import (
     RunCommand,
     RunOptions,
@@ -61,18 +62,8 @@ def run(ctx: click.Context, /, as_json: bool, **values: Any) -> None:
     job = client.submit(replace(request, snapshot=snapshot))
     _tell(job, plan, manifest, options, as_json)
     if options.follow:
-        ctx.exit(follow_job(client, job, as_json=as_json, replicas=options.workers))
-
-
-def plan_text(plan: Plan) -> str:
-    """Write what would happen."""
-    if not plan.would_wait:
-        return f"would start now on {hosts_text(slot.host for slot in plan.slots)}"
-    return f"would wait: {_why(plan)}"
-
-
-def _why(plan: Plan) -> str:
-    return plan.reason + (f"; {starts_text(plan.starts_by)}" if plan.starts_by else "")
+        replicas = sum(group.count for group in request.groups)
+        ctx.exit(follow_job(client, job, as_json=as_json, replicas=replicas))
 
 
 def _tell(job: Job, plan: Plan, manifest: Manifest, options: RunOptions, as_json: bool) -> None:
@@ -85,17 +76,30 @@ def _tell(job: Job, plan: Plan, manifest: Manifest, options: RunOptions, as_json
     for path in manifest.left_out:
         say(f"note: {path} is left out of the job's files: a link to a directory or to outside")
     where = "" if plan.would_wait else f" on {hosts_text(slot.host for slot in plan.slots)}"
-    count = f"{options.workers} workers" if options.workers > 1 else "1 worker"
-    say(f"job {job.id} ({job.name}): {count}{where}")
+    say(f"job {job.id} ({job.name}): {_gang_text(options)}{where}")
+    if plan.placement:
+        say(f"  {plan.placement}")
     if options.follow:
         return
     click.echo(job.id)
     if plan.would_wait:
-        say(f"queued: {_why(plan)}")
+        say(f"queued{detail_text(waiting_text(plan))}")
     say(
         f"  nimbus logs -f {job.id}       its output\n"
         f"  nimbus-tensorboard {job.id}   its curves\n"
         f"  nimbus stop {job.id}          end it"
+    )
+
+
+def _gang_text(options: RunOptions) -> str:
+    """Write how many there are of each role: ``2 workers, 1 ps``."""
+    return ", ".join(
+        [
+            *(["1 chief"] if options.chief else []),
+            count_text(options.workers, "worker"),
+            *([f"{options.ps} ps"] if options.ps else []),
+            *([count_text(options.evaluators, "evaluator")] if options.evaluators else []),
+        ]
     )
 
 

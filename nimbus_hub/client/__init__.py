@@ -1,12 +1,16 @@
 """The API from outside: what magics, command line, spawner and lab extension use."""
 
 from nimbus_hub.client.client import Client, Progress
+from nimbus_hub.client.decoding import decode, encode
 from nimbus_hub.client.environment import proxied_url, session_environment, session_lease_id
-from nimbus_hub.client.requests import GroupRequest, JobRequest
+from nimbus_hub.client.requests import GroupRequest, JobRequest, WishesRequest
 from nimbus_hub.client.resources import (
+    DataUse,
     Environment,
     Gpu,
     GpuCount,
+    GpuHolder,
+    GpuPool,
     Group,
     Health,
     Host,
@@ -16,20 +20,24 @@ from nimbus_hub.client.resources import (
     LogText,
     Options,
     Plan,
+    PlanHost,
+    Queue,
     Replica,
+    Site,
     Size,
     Slot,
     Snapshot,
-    decode,
-    encode,
 )
 from nimbus_hub.client.snapshot import Manifest, scan
 
 __all__ = [
     "Client",
+    "DataUse",
     "Environment",
     "Gpu",
     "GpuCount",
+    "GpuHolder",
+    "GpuPool",
     "Group",
     "GroupRequest",
     "Health",
@@ -42,11 +50,15 @@ __all__ = [
     "Manifest",
     "Options",
     "Plan",
+    "PlanHost",
     "Progress",
+    "Queue",
     "Replica",
+    "Site",
     "Size",
     "Slot",
     "Snapshot",
+    "WishesRequest",
     "decode",
     "encode",
     "proxied_url",

@@ -9,15 +9,19 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
+from urllib.parse import quote
 
 import httpx
 
 from nimbus_hub.client import environment
+from nimbus_hub.client.decoding import decode, decode_items
 from nimbus_hub.client.follow import PATIENCE_SECONDS, follow
-from nimbus_hub.client.requests import GroupRequest, JobRequest
+from nimbus_hub.client.requests import GroupRequest, JobRequest, WishesRequest
 from nimbus_hub.client.resources import (
+    GpuPool,
     Health,
     Host,
+    HostList,
     Job,
     Lease,
     LeaseWarning,
@@ -25,8 +29,6 @@ from nimbus_hub.client.resources import (
     Options,
     Plan,
     Snapshot,
-    decode,
-    decode_items,
 )
 from nimbus_hub.client.snapshot import Manifest, scan, tar_chunks, tar_size
 from nimbus_hub.client.transport import Transport, Wait
@@ -80,13 +82,29 @@ class Client:
         """Return whether the service works, and its version."""
         return decode(Health, self._get("/health"))
 
-    def options(self) -> Options:
-        """Return what may be asked for."""
-        return decode(Options, self._get(f"{_API}/options"))
+    def options(self, owner: str | None = None) -> Options:
+        """Return what may be asked for; an administrator may ask for another ``owner``."""
+        return decode(Options, self._get(f"{_API}/options", {"owner": owner}))
 
     def hosts(self) -> tuple[Host, ...]:
         """Return the hosts and what of them is free."""
         return decode_items(Host, self._get(f"{_API}/hosts"))
+
+    def host_list(self) -> HostList:
+        """Return the hosts with what an administrator must know of the cluster file."""
+        return decode(HostList, self._get(f"{_API}/hosts"))
+
+    def drain(self, host: str, reason: str = "") -> Host:
+        """Have a host take nothing new until ``undrain`` (administrators)."""
+        return decode(Host, self._post(f"{_host_path(host)}/drain", {"reason": reason}))
+
+    def undrain(self, host: str) -> Host:
+        """Let a drained host take new slots again (administrators)."""
+        return decode(Host, self._post(f"{_host_path(host)}/undrain", {}))
+
+    def gpus(self) -> tuple[GpuPool, ...]:
+        """Return the GPUs by model and datacenter, and who holds them."""
+        return decode_items(GpuPool, self._get(f"{_API}/gpus"))
 
     def queue(self) -> tuple[Lease, ...]:
         """Return the leases that wait, in their order."""
@@ -120,6 +138,7 @@ class Client:
         environment: str = "default",
         duration: str | int | None = None,
         wait: str | int | None = None,
+        wishes: WishesRequest | None = None,
     ) -> Lease:
         """Ask for a lease; it may have to wait in the queue."""
         body = {
@@ -130,6 +149,7 @@ class Client:
             "environment": environment,
             "duration": duration,
             "wait": wait,
+            **(wishes or WishesRequest()).body(),
         }
         return decode(Lease, self._post(f"{_API}/leases", body))
 
@@ -298,6 +318,10 @@ _EVENTS: dict[str, type[Lease] | type[Job] | type[LeaseWarning]] = {
     "job": Job,
     "warning": LeaseWarning,
 }
+
+
+def _host_path(name: str) -> str:
+    return f"{_API}/hosts/{quote(name, safe='')}"
 
 
 def _counted(chunks: Iterator[bytes], size: int, progress: Progress | None) -> Iterator[bytes]:

@@ -11,7 +11,8 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from nimbus_hub.client.resources import Job, LogText, decode
+from nimbus_hub.client.decoding import decode
+from nimbus_hub.client.resources import Job, LogText
 from nimbus_hub.client.sse import Message
 from nimbus_hub.errors import Unavailable
 

@@ -10,10 +10,10 @@ import re
 from dataclasses import asdict, dataclass, field
 
 from nimbus_hub.errors import InvalidRequest
-from nimbus_hub.model.quantities import parse_cpus, parse_duration, parse_gpus, parse_memory
-from nimbus_hub.model.slot import SlotGroup
+from nimbus_hub.model.quantities import parse_duration
+from nimbus_hub.model.request import read_group, read_wishes
 
-__all__ = ["GroupRequest", "JobRequest"]
+__all__ = ["GroupRequest", "JobRequest", "WishesRequest"]
 
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _MOST_RETRIES = 100
@@ -27,22 +27,57 @@ class GroupRequest:
     count: int = 1
     cpus: str | float = 1
     memory: str | int = "2G"
-    gpus: str | int = 0
+    gpus: str | float = 0
+    topology: str | None = None
 
     def check(self) -> None:
         """Raise InvalidRequest for amounts that make no sense."""
-        gpus, model = parse_gpus(self.gpus)
-        SlotGroup(
+        read_group(
             role=self.role,
             count=self.count,
-            cpus_milli=parse_cpus(self.cpus),
-            memory_bytes=parse_memory(self.memory),
-            gpus=gpus,
-            gpu_model=model,
+            cpus=self.cpus,
+            memory=self.memory,
+            gpus=self.gpus,
+            topology=self.topology,
         )
 
     def body(self) -> dict[str, object]:
         """Return the JSON to send."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class WishesRequest:
+    """What a request says beside its slots: where, how soon, and at what price.
+
+    ``inputs`` and ``outputs`` are URLs, or ``URL=SIZE``. ``expected`` is how long it will
+    likely take, ``step_bytes`` what a worker sends the others in each step.
+    """
+
+    datacenter: str | None = None
+    inputs: tuple[str, ...] = ()
+    outputs: tuple[str, ...] = ()
+    queue: str = "default"
+    priority: int = 0
+    preemptible: bool = False
+    expected: str | int | None = None
+    step_bytes: str | int | None = None
+
+    def check(self) -> None:
+        """Raise InvalidRequest for what makes no sense."""
+        read_wishes(
+            datacenter=self.datacenter,
+            inputs=self.inputs,
+            outputs=self.outputs,
+            queue=self.queue,
+            priority=self.priority,
+            preemptible=self.preemptible,
+            expected=self.expected,
+            step_bytes=self.step_bytes,
+        )
+
+    def body(self) -> dict[str, object]:
+        """Return the JSON to send, as a part of a request."""
         return asdict(self)
 
 
@@ -59,6 +94,7 @@ class JobRequest:
     environment: str = "default"
     duration: str | int | None = None
     retries: int = 0
+    wishes: WishesRequest = WishesRequest()
 
     def check(self) -> None:
         """Raise InvalidRequest for what the service would refuse."""
@@ -66,6 +102,7 @@ class JobRequest:
             raise InvalidRequest("argv must name a program, got nothing")
         for group in self.groups:
             group.check()
+        self.wishes.check()
         for name in self.env:
             if not _ENV_NAME.fullmatch(name):
                 raise InvalidRequest(
@@ -80,4 +117,6 @@ class JobRequest:
 
     def body(self) -> dict[str, object]:
         """Return the JSON to send."""
-        return asdict(self)
+        body: dict[str, object] = asdict(self)
+        del body["wishes"]
+        return body | self.wishes.body()

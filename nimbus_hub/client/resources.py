@@ -1,43 +1,38 @@
 """What the service answers: frozen dataclasses with the fields of the API's responses.
 
-Times are aware datetimes, lists are tuples. Fields this client does not know are ignored,
-so an older client reads a newer service; one that is missing is an error that says so.
+Times are aware datetimes, lists are tuples.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import functools
-import types
-import typing
 from dataclasses import dataclass
 from datetime import datetime
 
-from nimbus_hub.errors import Unavailable
-
 __all__ = [
+    "DataUse",
     "Environment",
     "Gpu",
     "GpuCount",
+    "GpuHolder",
+    "GpuPool",
     "Group",
     "Health",
     "Host",
+    "HostList",
     "Job",
     "Lease",
     "LeaseWarning",
     "LogText",
     "Options",
     "Plan",
+    "PlanHost",
+    "Queue",
     "Replica",
+    "Site",
     "Size",
     "Slot",
     "Snapshot",
-    "decode",
-    "decode_items",
-    "encode",
 ]
-
-Resource = typing.TypeVar("Resource")
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,19 +45,21 @@ class Health:
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """A wish for equal slots."""
+    """A wish for equal slots; ``gpu_milli`` thousandths of each device, of any of the models."""
 
     role: str
     count: int
     cpus_milli: int
     memory_bytes: int
     gpus: int
-    gpu_model: str | None
+    gpu_milli: int
+    gpu_models: tuple[str, ...]
+    topology: str
 
 
 @dataclass(frozen=True, slots=True)
 class Slot:
-    """A share of one host, held by a lease."""
+    """A share of one host, held by a lease; ``gpu_milli`` thousandths of each device."""
 
     name: str
     role: str
@@ -71,12 +68,25 @@ class Slot:
     cpus_milli: int
     memory_bytes: int
     gpus: tuple[int, ...]
+    gpu_milli: int
     ports: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
+class DataUse:
+    """Data that is read or written."""
+
+    url: str
+    size_bytes: int | None
+
+
+@dataclass(frozen=True, slots=True)
 class Lease:
-    """A lease. ``now`` is the service's time; ``warnings_seconds`` the times before the end."""
+    """A lease. ``now`` is the service's time; ``warnings_seconds`` the times before the end.
+
+    While it waits ``reason`` says why, ``reason_code`` in one stable word, and ``note`` what
+    others did to it meanwhile; ``placement`` says where its slots are and why there.
+    """
 
     id: str
     kind: str
@@ -84,9 +94,20 @@ class Lease:
     name: str
     state: str
     reason: str
+    reason_code: str
+    note: str
     environment: str
     groups: tuple[Group, ...]
+    queue: str
+    priority: int
+    is_preemptible: bool
+    datacenter: str | None
+    inputs: tuple[DataUse, ...]
+    outputs: tuple[DataUse, ...]
+    expected_seconds: float | None
+    step_bytes: int | None
     slots: tuple[Slot, ...]
+    placement: str
     length_seconds: float
     position: int | None
     starts_by: datetime | None
@@ -132,7 +153,11 @@ class Replica:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A job with the replicas of its current attempt. Directories are None before the start."""
+    """A job with the replicas of its current attempt. Directories are None before the start.
+
+    What it says of waiting is its lease's; ``preemptions`` of its attempts ended because
+    others got its slots.
+    """
 
     id: str
     name: str
@@ -142,10 +167,16 @@ class Job:
     argv: tuple[str, ...]
     state: str
     reason: str
+    reason_code: str
+    note: str
+    queue: str
+    priority: int
     position: int | None
     starts_by: datetime | None
+    placement: str
     attempt: int
     attempts: int
+    preemptions: int
     progress: float | None
     progress_message: str
     replicas: tuple[Replica, ...]
@@ -159,13 +190,46 @@ class Job:
 
 
 @dataclass(frozen=True, slots=True)
+class PlanHost:
+    """A host of a plan and what it would hold of it."""
+
+    name: str
+    datacenter: str
+    rack: str
+    slots: tuple[str, ...]
+    gpus_milli: int
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """What speaks for and against a datacenter; ``wait_seconds`` is None where nobody knows."""
+
+    datacenter: str
+    bytes_to_move: int
+    transfer_seconds: float
+    wait_seconds: float | None
+    is_chosen: bool
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
-    """What would happen: where the slots would be, or why they would wait."""
+    """What would happen: where the slots would be and why, or why they would wait.
+
+    ``preemptions`` leases would be stopped for it; only administrators are told which.
+    """
 
     slots: tuple[Slot, ...]
+    hosts: tuple[PlanHost, ...]
+    placement: str
     would_wait: bool
+    position: int | None
     reason: str
+    reason_code: str
     starts_by: datetime | None
+    sites: tuple[Site, ...]
+    preemptions: int
+    preempted_lease_ids: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,28 +246,43 @@ class LogText:
 
 @dataclass(frozen=True, slots=True)
 class Gpu:
-    """A device of a host and the lease that holds it."""
+    """A device of a host and who holds it: ``lease_id`` is the first of ``lease_ids``."""
 
     index: int
     model: str
     memory_bytes: int
+    free_milli: int
     lease_id: str | None
+    lease_ids: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Host:
-    """A host and what of it is free."""
+    """A host and what of it is free; ``state_reason`` says why it is draining or down."""
 
     name: str
     datacenter: str
     rack: str
     address: str
     state: str
+    state_reason: str
+    labels: dict[str, str]
     cpus_milli: int
     cpus_free_milli: int
     memory_bytes: int
     memory_free_bytes: int
     gpus: tuple[Gpu, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class HostList:
+    """Hosts by name.
+
+    Administrators are told why the cluster file is not in force as it is now; empty if it is.
+    """
+
+    items: tuple[Host, ...]
+    cluster_file_error: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,13 +313,51 @@ class GpuCount:
 
 
 @dataclass(frozen=True, slots=True)
+class GpuHolder:
+    """Who holds thousandths of devices; no owner means others than who asks."""
+
+    owner: str | None
+    gpus_milli: int
+
+
+@dataclass(frozen=True, slots=True)
+class GpuPool:
+    """The devices of one model in one datacenter.
+
+    ``free`` are whole and ``shared_free_milli`` what is left of those that are shared;
+    ``away`` are on hosts that take nothing now, whether held or not.
+    """
+
+    model: str
+    datacenter: str
+    total: int
+    free: int
+    shared: int
+    shared_free_milli: int
+    away: int
+    holders: tuple[GpuHolder, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Queue:
+    """Where requests may wait: ``priority`` is added to theirs, which may be up to ``highest``."""
+
+    name: str
+    priority: int
+    highest: int
+    is_preemptible: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Options:
-    """What may be asked for: environments, sizes, GPUs, largest host, lease bounds."""
+    """What may be asked for: environments, sizes, GPUs, largest host, where, lease bounds."""
 
     environments: tuple[Environment, ...]
     sizes: tuple[Size, ...]
     gpus: tuple[GpuCount, ...]
     frameworks: tuple[str, ...]
+    queues: tuple[Queue, ...]
+    datacenters: tuple[str, ...]
     largest_cpus_milli: int
     largest_memory_bytes: int
     largest_gpus: int
@@ -256,56 +373,3 @@ class Snapshot:
 
     digest: str
     missing: tuple[str, ...]
-
-
-def decode(cls: type[Resource], data: object) -> Resource:
-    """Read JSON as ``cls``; raise Unavailable where the service speaks another language."""
-    try:
-        return typing.cast(Resource, _value(cls, data))
-    except (TypeError, ValueError, KeyError, AttributeError) as error:
-        raise Unavailable(
-            f"the service's answer is no {cls.__name__} ({error}); "
-            "its version and this client's do not fit, upgrade the older one"
-        ) from error
-
-
-def decode_items(cls: type[Resource], data: typing.Any) -> tuple[Resource, ...]:
-    """Read a list of ``cls``, which the service wraps in an object."""
-    if not isinstance(data, dict) or not isinstance(data.get("items"), list):
-        raise Unavailable(f"the service's answer is no list of {cls.__name__}")
-    return tuple(decode(cls, item) for item in data["items"])
-
-
-def encode(value: object) -> typing.Any:
-    """Write a resource as JSON; the opposite of ``decode``."""
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {f.name: encode(getattr(value, f.name)) for f in dataclasses.fields(value)}
-    if isinstance(value, list | tuple):
-        return [encode(item) for item in value]
-    if isinstance(value, dict):
-        return {key: encode(item) for key, item in value.items()}
-    return value.isoformat() if isinstance(value, datetime) else value
-
-
-@functools.cache
-def _fields(cls: type) -> dict[str, typing.Any]:
-    return typing.get_type_hints(cls)
-
-
-def _value(hint: typing.Any, data: typing.Any) -> object:
-    """Read one value by its type hint; only the kinds of hints used above are known."""
-    if isinstance(hint, types.UnionType):
-        return None if data is None else _value(typing.get_args(hint)[0], data)
-    if typing.get_origin(hint) is tuple:
-        item = typing.get_args(hint)[0]
-        return tuple(_value(item, each) for each in data)
-    if isinstance(hint, type) and dataclasses.is_dataclass(hint):
-        made = {name: _value(each, data[name]) for name, each in _fields(hint).items()}
-        return hint(**made)
-    if hint is datetime:
-        return datetime.fromisoformat(data)
-    if hint is float and isinstance(data, int) and not isinstance(data, bool):
-        return float(data)
-    if not isinstance(data, hint) or (hint is int and isinstance(data, bool)):
-        raise TypeError(f"{data!r} is no {hint.__name__}")
-    return data

@@ -1,4 +1,4 @@
-"""The options of ``nimbus run``, shared with the magics: one table, one reading.
+"""The options of ``nimbus run``, shared with the magics: one reading of one table.
 
 Options come first. The first word that is none is the script (or a program), and whatever
 follows it, or follows ``--``, is the script's own.
@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 import click
 
 from nimbus_hub.client import environment
-from nimbus_hub.client.requests import GroupRequest, JobRequest
+from nimbus_hub.client.requests import GroupRequest, JobRequest, WishesRequest
+from nimbus_hub.client.run_parameters import run_parameters
 from nimbus_hub.client.snapshot import Manifest
 from nimbus_hub.errors import InvalidRequest
+from nimbus_hub.model.request import read_topology
 
 __all__ = [
     "RunCommand",
@@ -25,7 +27,6 @@ __all__ = [
     "Script",
     "job_request",
     "parse_run",
-    "run_parameters",
     "run_values",
 ]
 
@@ -42,6 +43,20 @@ class RunOptions:
     gpus: str = "0"
     cpus: str = "1"
     memory: str = "2G"
+    chief: bool = False
+    evaluators: int = 0
+    ps: int = 0
+    ps_cpus: str = "1"
+    ps_memory: str = "2G"
+    topology: tuple[str, ...] = ()
+    datacenter: str | None = None
+    inputs: tuple[str, ...] = ()
+    outputs: tuple[str, ...] = ()
+    queue: str = "default"
+    priority: int = 0
+    preemptible: bool = False
+    expected: str | None = None
+    step_bytes: str | None = None
     env: tuple[str, ...] = ()
     workdir: str = "."
     environment: str | None = None
@@ -118,23 +133,57 @@ def job_request(
         argv=tuple(argv),
         name=options.name or _name(argv),
         framework=options.framework,
-        groups=(
-            GroupRequest(
-                role="worker",
-                count=options.workers,
-                cpus=options.cpus,
-                memory=options.memory,
-                gpus=options.gpus,
-            ),
-        ),
+        groups=_groups(options),
         env=dict(map(_variable, options.env)),
         snapshot=snapshot,
         environment=options.environment or environment.session_environment(),
         duration=options.duration,
         retries=options.retries,
+        wishes=WishesRequest(
+            datacenter=options.datacenter,
+            inputs=options.inputs,
+            outputs=options.outputs,
+            queue=options.queue,
+            priority=options.priority,
+            preemptible=options.preemptible,
+            expected=options.expected,
+            step_bytes=options.step_bytes,
+        ),
     )
     request.check()
     return request
+
+
+def _groups(options: RunOptions) -> tuple[GroupRequest, ...]:
+    """Return what each role asks for, in the order of the ranks: a chief has rank 0."""
+    for name, count in (("ps", options.ps), ("evaluators", options.evaluators)):
+        if count < 0:
+            raise InvalidRequest(f"{name} must be at least 0, got {count}")
+    size = options.cpus, options.memory, options.gpus
+    asked = (
+        GroupRequest("chief", int(options.chief), *size),
+        GroupRequest("worker", options.workers, *size),
+        GroupRequest("ps", options.ps, options.ps_cpus, options.ps_memory),
+        GroupRequest("evaluator", options.evaluators, *size),
+    )
+    groups = [group for group in asked if group.count or group.role == "worker"]
+    wanted = _topologies(options.topology, [group.role for group in groups])
+    return tuple(replace(group, topology=wanted.get(group.role)) for group in groups)
+
+
+def _topologies(texts: Sequence[str], roles: Sequence[str]) -> dict[str, str]:
+    """Read ``ROLE=WISH``, or ``WISH`` for workers; raise InvalidRequest for another role."""
+    found: dict[str, str] = {}
+    for text in texts:
+        role, equals, wish = text.rpartition("=")
+        role = role if equals else "worker"
+        if role not in roles:
+            raise InvalidRequest(
+                f"topology {text!r} is for {role!r}, which this job does not have; "
+                f"it has {', '.join(roles)}"
+            )
+        found[role] = read_topology(wish)
+    return found
 
 
 def _name(argv: Sequence[str]) -> str:
@@ -152,77 +201,6 @@ def _variable(text: str) -> tuple[str, str]:
     if here is None:
         raise InvalidRequest(f"env {name!r} is not set here; give it a value, {name}=VALUE")
     return name, here
-
-
-def run_parameters() -> list[click.Parameter]:
-    """Return the options and the argument, for a click command."""
-    return [
-        *_gang_options(),
-        *_launch_options(),
-        click.Option(
-            ["--follow/--detach"],
-            default=None,
-            help="Show the output until the job ends, or return at once.",
-        ),
-        click.Option(
-            ["--dry-run"], is_flag=True, help="Say where it would run, and start nothing."
-        ),
-        click.Argument(["argv"], nargs=-1, type=click.UNPROCESSED, metavar="SCRIPT [ARGS]..."),
-    ]
-
-
-def _gang_options() -> list[click.Option]:
-    """Return what says how many workers there are and what each holds."""
-    return [
-        click.Option(["--name"], default="", help="Name of the job.  [default: the script's]"),
-        click.Option(
-            ["--framework"],
-            default="script",
-            show_default=True,
-            help="How the workers find each other: script (they do not) or pytorch.",
-        ),
-        click.Option(
-            ["--workers"], type=int, default=1, show_default=True, help="Number of processes."
-        ),
-        click.Option(
-            ["--gpus"], default="0", show_default=True, help="Per worker: 1, or A100:2 for a model."
-        ),
-        click.Option(
-            ["--cpus"], default="1", show_default=True, help="Per worker: a number like 2 or 0.5."
-        ),
-        click.Option(
-            ["--memory"], default="2G", show_default=True, help="Per worker: a size like 4G."
-        ),
-    ]
-
-
-def _launch_options() -> list[click.Option]:
-    """Return what says what the workers run, where, and for how long."""
-    return [
-        click.Option(
-            ["--env"],
-            multiple=True,
-            metavar="K=V",
-            help="Environment variable; K alone takes its value here. May be repeated.",
-        ),
-        click.Option(
-            ["--workdir"],
-            default=".",
-            metavar="DIR",
-            help="Directory that is copied to the job and where it runs.  [default: this one]",
-        ),
-        click.Option(
-            ["--environment"], help="Software to run in.  [default: the session's, or default]"
-        ),
-        click.Option(["--duration"], help="Longest run: 90m, 2h, 1d.  [default: the hub's]"),
-        click.Option(
-            ["--retries"],
-            type=int,
-            default=0,
-            show_default=True,
-            help="How often a failed job is started again.",
-        ),
-    ]
 
 
 class RunCommand(click.Command):

@@ -7,13 +7,12 @@ any, so a saved notebook reads well on any page. Everything a program printed is
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from datetime import datetime
 from html import escape
 
-from nimbus_hub.client.resources import Job, Plan, Replica
+from nimbus_hub.client.explain import aligned, detail_text, waiting_text
+from nimbus_hub.client.resources import Job, Replica
 from nimbus_hub.magics.tails import Tails
-from nimbus_hub.model.quantities import format_cpus, format_duration, format_memory
+from nimbus_hub.model.quantities import format_duration
 
 __all__ = [
     "as_html",
@@ -22,7 +21,6 @@ __all__ = [
     "first_line",
     "headline",
     "log_html",
-    "plan_text",
     "summary_html",
     "title",
 ]
@@ -51,8 +49,17 @@ def title(job: Job) -> str:
 def headline(job: Job) -> str:
     """Return a line that ends with a period: what it is, its state, how long, why."""
     words = ", ".join([f"Job {title(job)}: {job.state}", *_facts(job), *_progress(job)])
-    reason = first_line(job.reason)
-    return f"{words}. {reason.rstrip('.')}." if reason else f"{words}."
+    if job.state == "queued":
+        return f"{words}{detail_text(_reason(job))}."
+    reason = _reason(job)
+    return f"{words}. {reason}." if reason else f"{words}."
+
+
+def _reason(job: Job) -> str:
+    """Return why the job is in its state, without a period; of one that waits, all about it."""
+    if job.state == "queued":
+        return waiting_text(job)
+    return first_line(job.reason).rstrip(".")
 
 
 def first_line(reason: str) -> str:
@@ -91,26 +98,6 @@ def as_html(job: Job, tails: Tails) -> str:
     return summary_html(job) + "".join(logs)
 
 
-def plan_text(plan: Plan) -> str:
-    """Return where a job would run, or why it would wait."""
-    if plan.would_wait:
-        start = f" It starts at the latest {_moment(plan.starts_by)}." if plan.starts_by else ""
-        return f"It would wait. {plan.reason.rstrip('.')}.{start}"
-    rows = [
-        (
-            slot.name,
-            slot.role,
-            slot.host,
-            format_cpus(slot.cpus_milli),
-            format_memory(slot.memory_bytes),
-            " ".join(map(str, slot.gpus)) or "-",
-        )
-        for slot in plan.slots
-    ]
-    table = _aligned([("slot", "role", "host", "cpus", "memory", "gpus"), *rows])
-    return "\n".join(["It would start at once.", *table])
-
-
 def summary_html(job: Job, trouble: str = "") -> str:
     """Return state, reason, progress and the table of replicas as HTML."""
     facts = ", ".join(_facts(job))
@@ -118,8 +105,8 @@ def summary_html(job: Job, trouble: str = "") -> str:
         f'<span style="{_chip_style(job.state)}" role="status">{escape(job.state)}</span> '
         f"<b>{escape(title(job))}</b> {escape(facts)}"
     ]
-    if job.reason:
-        parts.append(escape(first_line(job.reason)))
+    if reason := _reason(job):
+        parts.append(escape(reason))
     if job.progress is not None:
         percent = f"{job.progress:.0%}"
         parts.append(
@@ -157,16 +144,12 @@ def _importance(replica: Replica) -> tuple[bool, float, int]:
 
 
 def _facts(job: Job) -> list[str]:
-    """Return what is to be said besides the state: duration, attempt, place in the queue."""
+    """Return what is to be said besides the state: duration, attempt."""
     facts = []
     if job.started_at and job.ended_at:
         facts.append(f"ran {format_duration(job.ended_at - job.started_at)}")
     if job.attempts > 1 and job.attempt:
         facts.append(f"attempt {job.attempt} of {job.attempts}")
-    if job.state == "queued" and job.position is not None:
-        facts.append(f"position {job.position}")
-    if job.state == "queued" and job.starts_by is not None:
-        facts.append(f"starts at the latest {_moment(job.starts_by)}")
     return facts
 
 
@@ -196,19 +179,7 @@ _COLUMNS = ("replica", "role", "rank", "host", "state", "exit code")
 def _text_table(job: Job) -> list[str]:
     if not job.replicas:
         return []
-    return _aligned([_COLUMNS, *_rows(job)])
-
-
-def _moment(moment: datetime) -> str:
-    return f"{moment.astimezone():%Y-%m-%d %H:%M}"
-
-
-def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return [
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in rows
-    ]
+    return aligned([_COLUMNS, *_rows(job)])
 
 
 def _html_table(job: Job) -> str:

@@ -9,12 +9,13 @@ from typing import Any
 import click
 
 from nimbus_hub.client import JobRequest, Manifest, Plan, scan
+from nimbus_hub.client.explain import plan_text
 from nimbus_hub.client.run_options import RunCommand, RunOptions, Script, job_request, run_values
 from nimbus_hub.errors import InvalidRequest, NimbusError
 from nimbus_hub.magics.cell import script_of_cell
 from nimbus_hub.magics.follow import follow
 from nimbus_hub.magics.job import Job
-from nimbus_hub.magics.render import headline, plan_text
+from nimbus_hub.magics.render import headline
 from nimbus_hub.magics.session import Call
 
 __all__ = ["run"]

@@ -9,6 +9,7 @@ from tornado.web import RequestHandler, authenticated
 
 from nimbus_hub.control.capacity import gpu_counts, host_uses
 from nimbus_hub.control.control import Control
+from nimbus_hub.model.lease import LeaseState
 
 __all__ = ["HomeHandler", "page_routes"]
 
@@ -32,7 +33,7 @@ class HomeHandler(HubOAuthenticated, RequestHandler):  # type: ignore[misc]
         """Show the user's live and last leases, and jobs."""
         user = self.current_user["name"]
         records = self.control.records
-        live = await records.read(records.store.live)
+        live = await records.live()
         ended = await records.read(records.store.leases, owner=user, is_live=False, limit=20)
         jobs = await records.read(records.store.jobs, owner=user, limit=50)
         uses = host_uses(self.control.inventory.hosts, live.leases)
@@ -42,6 +43,7 @@ class HomeHandler(HubOAuthenticated, RequestHandler):  # type: ignore[misc]
             leases=[lease for lease in live.leases if lease.owner == user],
             ended=ended,
             jobs=jobs,
+            waiting={each.id: each for each in live.leases if each.state is LeaseState.QUEUED},
             gpus=gpu_counts(uses),
             uses=uses,
             hub_prefix=self.hub_auth.hub_prefix,

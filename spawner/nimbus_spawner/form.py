@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from datetime import timedelta
 from html import escape
 
-from nimbus_hub.client.resources import Environment, Host, Options, Size
+from nimbus_hub.client.resources import Environment, Host, Options, Queue, Size
 from nimbus_hub.model.quantities import (
     format_cpus,
     format_duration,
@@ -38,6 +38,7 @@ def render_form(choices: Options, hosts: Iterable[Host], patience: str, notice: 
             _environments(choices),
             _duration(choices),
             _wait(patience),
+            *_places(choices),
         )
     ).lstrip()
 
@@ -93,7 +94,8 @@ def _never(choices: Options, size: Size) -> str:
 
 def _waits(hosts: tuple[Host, ...], size: Size) -> str:
     fits = any(
-        size.cpus_milli <= host.cpus_free_milli
+        host.state == "ready"
+        and size.cpus_milli <= host.cpus_free_milli
         and size.memory_bytes <= host.memory_free_bytes
         and size.gpus <= sum(gpu.lease_id is None for gpu in host.gpus)
         for host in hosts
@@ -104,7 +106,8 @@ def _waits(hosts: tuple[Host, ...], size: Size) -> str:
 def _custom(choices: Options) -> str:
     gpus = (
         '<label>GPUs <input class="form-control" name="gpus" size="14" '
-        f'placeholder="0 to {choices.largest_gpus}, or A100:1"></label>'
+        f'placeholder="0 to {choices.largest_gpus}" '
+        'title="a number, a share of one like 0.5, or of some models A100,V100:2"></label>'
         if choices.largest_gpus
         else '<label class="text-muted">GPUs <input class="form-control" size="8" disabled '
         'placeholder="none"></label>'
@@ -166,3 +169,29 @@ def _wait(patience: str) -> str:
         'pattern="[0-9smhdSMHD. ]+" title="like 90s or 10m"></label>'
         f'<p class="text-muted">For a free place: {longest} unless you choose less.</p>'
     )
+
+
+def _places(choices: Options) -> list[str]:
+    """Return the choice of queue and datacenter, each where there is one to make."""
+    lines = []
+    if len(choices.queues) > 1:
+        queues = "".join(
+            f'<option value="{escape(queue.name)}"{" selected" if queue.name == "default" else ""}>'
+            f"{escape(_queue(queue))}</option>"
+            for queue in choices.queues
+        )
+        lines.append(
+            '<label class="d-block mb-3">Queue '
+            f'<select class="form-select" name="queue">{queues}</select></label>'
+        )
+    if len(choices.datacenters) > 1:
+        names = "".join(f"<option>{escape(name)}</option>" for name in choices.datacenters)
+        lines.append(
+            '<label class="d-block mb-3">Datacenter <select class="form-select" name="datacenter">'
+            f'<option value="">where it is best</option>{names}</select></label>'
+        )
+    return lines
+
+
+def _queue(queue: Queue) -> str:
+    return f"{queue.name}: may be stopped for others" if queue.is_preemptible else queue.name

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TypedDict
 
-from nimbus_hub.client.requests import GroupRequest
+from nimbus_hub.client.requests import GroupRequest, WishesRequest
 from nimbus_hub.client.resources import Lease, Options
 from nimbus_hub.errors import InvalidRequest
 from nimbus_hub.model.quantities import format_cpus, format_duration, parse_duration
@@ -13,8 +14,11 @@ from nimbus_spawner.options import SessionOptions
 __all__ = ["SessionRequest", "lease_env", "session_request"]
 
 
+_QUEUE = "default"
+
+
 class SessionRequest(TypedDict):
-    """The fields of the API's LeaseRequest."""
+    """What ``Client.request_lease`` takes."""
 
     kind: str
     owner: str
@@ -23,6 +27,7 @@ class SessionRequest(TypedDict):
     environment: str
     duration: str | None
     wait: str
+    wishes: WishesRequest
 
 
 def session_request(
@@ -30,14 +35,11 @@ def session_request(
 ) -> SessionRequest:
     """Return the wish for a session's lease.
 
-    Raises InvalidRequest if there is no such size or environment, or for a wait that is no
-    duration or longer than ``patience``.
+    Raises InvalidRequest if there is no such size, environment, queue or datacenter, or for a
+    wait that is no duration or longer than ``patience``.
     """
     known = [environment.name for environment in options.environments]
-    if chosen.environment not in known:
-        raise InvalidRequest(
-            f"there is no environment {chosen.environment!r}; there are: {', '.join(known)}"
-        )
+    _require("environment", chosen.environment, known)
     return SessionRequest(
         kind="session",
         owner=owner,
@@ -46,6 +48,7 @@ def session_request(
         environment=chosen.environment,
         duration=chosen.duration,
         wait=_wait(chosen, patience),
+        wishes=_wishes(chosen, options),
     )
 
 
@@ -84,6 +87,25 @@ def _wait(chosen: SessionOptions, patience: str) -> str:
             f"{format_duration(longest)}, got {chosen.wait!r}"
         )
     return chosen.wait
+
+
+def _wishes(chosen: SessionOptions, options: Options) -> WishesRequest:
+    """Return where the session is to wait and to be."""
+    queues = [queue.name for queue in options.queues]
+    if chosen.queue is not None:
+        _require("queue", chosen.queue, queues)
+    # Where the operator named all queues otherwise, or this one is not for all, the first is.
+    usual = queues[0] if queues and _QUEUE not in queues else _QUEUE
+    if chosen.datacenter is not None:
+        _require("datacenter", chosen.datacenter, options.datacenters)
+    return WishesRequest(datacenter=chosen.datacenter, queue=chosen.queue or usual)
+
+
+def _require(noun: str, name: str, known: Sequence[str]) -> None:
+    if name not in known:
+        raise InvalidRequest(
+            f"there is no {noun} {name!r}; there are: {', '.join(known) or 'none'}"
+        )
 
 
 def _group(chosen: SessionOptions, options: Options) -> GroupRequest:

@@ -19,7 +19,8 @@ CUSTOM = "custom"
 """The form's choice of own numbers instead of a size."""
 
 _AMOUNTS = ("cpus", "memory", "gpus")
-_FIELDS = ("size", *_AMOUNTS, "environment", "duration", "wait")
+_COMMON = ("environment", "duration", "wait", "queue", "datacenter")
+_FIELDS = ("size", *_AMOUNTS, *_COMMON)
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +28,7 @@ class SessionOptions:
     """A checked choice. Without a size, cpus, memory and gpus are all given.
 
     ``wait`` is as it was given: its bound is the spawner's, so the request checks it.
+    No queue is the usual one, no datacenter leaves the choice to the scheduler.
     """
 
     size: str | None = None
@@ -36,6 +38,8 @@ class SessionOptions:
     environment: str = "default"
     duration: str | None = None
     wait: str | None = None
+    queue: str | None = None
+    datacenter: str | None = None
 
     @classmethod
     def parse(cls, user_options: Mapping[str, object]) -> SessionOptions:
@@ -85,7 +89,7 @@ def _text(name: str, value: object) -> str:
 def _common(given: Mapping[str, str]) -> dict[str, str]:
     if "duration" in given:
         parse_duration(given["duration"])
-    return {name: given[name] for name in ("environment", "duration", "wait") if name in given}
+    return {name: given[name] for name in _COMMON if name in given}
 
 
 def _checked(amounts: dict[str, str]) -> dict[str, str]:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from datetime import timedelta
+from datetime import datetime, timedelta
 
+from nimbus_hub.client.explain import detail_text, utc_moment, waiting_text
 from nimbus_hub.client.resources import Lease
 from nimbus_hub.model.quantities import format_duration
 
@@ -52,9 +53,11 @@ class ProgressLog:
 
 def waiting_message(lease: Lease) -> str:
     """Return where a lease stands in the queue, why, and when it starts at the latest."""
-    where = "Waiting" if lease.position is None else f"Waiting, position {lease.position}"
-    parts = [f"{where}: {lease.reason.rstrip('.')}" if lease.reason else where]
-    if lease.starts_by is not None:
-        left = format_duration(max(timedelta(0), lease.starts_by - lease.now))
-        parts.append(f"Starts at the latest at {lease.starts_by:%H:%M} UTC, in {left}")
-    return ". ".join(parts) + "."
+    said = waiting_text(lease, lambda moment: _utc(moment, lease))
+    return f"Waiting{detail_text(said)}."
+
+
+def _utc(moment: datetime, lease: Lease) -> str:
+    """Write a time for readers whose zone nobody here knows, and how far away it is."""
+    left = format_duration(max(timedelta(0), moment - lease.now))
+    return f"{utc_moment(moment, lease.now)}, in {left}"

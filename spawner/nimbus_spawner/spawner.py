@@ -22,7 +22,7 @@ from traitlets import Float, Unicode, default, validate
 
 from nimbus_hub.client.client import Client
 from nimbus_hub.client.resources import Lease
-from nimbus_hub.errors import InvalidRequest, NimbusError
+from nimbus_hub.errors import Forbidden, InvalidRequest, NimbusError
 from nimbus_hub.model.quantities import parse_duration
 from nimbus_spawner.calls import call, call_waiting, deliver, insist, service
 from nimbus_spawner.ended import ended_notice, ending_notice, how_it_ended
@@ -111,7 +111,7 @@ class NimbusSpawner(Spawner):  # type: ignore[misc]
         notice = str(await self.ended_notice())
         try:
             options, hosts = await asyncio.gather(
-                call(self.client.options), call(self.client.hosts)
+                call(self.client.options, owner=self.user.name), call(self.client.hosts)
             )
         except NimbusError as error:
             return unavailable_form(error.message, notice)
@@ -274,7 +274,9 @@ class NimbusSpawner(Spawner):  # type: ignore[misc]
     async def _hold_lease(self) -> Lease:
         """Return a granted lease; the one of an earlier start that was cut off is released."""
         chosen = SessionOptions.parse(self.user_options)
-        options = await insist(partial(call, self.client.options), _RESTART_SECONDS)
+        options = await insist(
+            partial(call, self.client.options, owner=self.user.name), _RESTART_SECONDS
+        )
         request = session_request(chosen, options, self.user.name, self.name, self.patience)
         await self._release_leftovers()
         self._progress.tell(5, "Asking for a lease ...")
@@ -366,6 +368,8 @@ def refused(message: str, reason: str, status_code: int) -> SpawnException:
 
 
 def _status(error: NimbusError) -> int:
+    if isinstance(error, Forbidden):
+        return 403
     return 400 if isinstance(error, InvalidRequest) else 503
 
 

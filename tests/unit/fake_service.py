@@ -85,10 +85,16 @@ def job(**changes: Any) -> dict[str, Any]:
         "argv": ["python", "-u", "train.py"],
         "state": "running",
         "reason": "",
+        "reason_code": "",
+        "note": "",
+        "queue": "default",
+        "priority": 0,
         "position": None,
         "starts_by": None,
+        "placement": "",
         "attempt": 1,
         "attempts": 1,
+        "preemptions": 0,
         "progress": None,
         "progress_message": "",
         "replicas": [replica()],
@@ -115,6 +121,7 @@ def slot(index: int = 0, host: str = "node1") -> dict[str, Any]:
         "cpus_milli": 1000,
         "memory_bytes": 2**31,
         "gpus": [0],
+        "gpu_milli": 1000,
         "ports": [4000],
     }
 
@@ -126,7 +133,9 @@ def lease(**changes: Any) -> dict[str, Any]:
         "cpus_milli": 2000,
         "memory_bytes": 2**32,
         "gpus": 1,
-        "gpu_model": "A100",
+        "gpu_milli": 1000,
+        "gpu_models": ["A100"],
+        "topology": "pack",
     }
     return {
         "id": "l1",
@@ -135,9 +144,20 @@ def lease(**changes: Any) -> dict[str, Any]:
         "name": "",
         "state": "active",
         "reason": "",
+        "reason_code": "",
+        "note": "",
         "environment": "default",
         "groups": [group],
+        "queue": "default",
+        "priority": 0,
+        "is_preemptible": False,
+        "datacenter": None,
+        "inputs": [],
+        "outputs": [],
+        "expected_seconds": None,
+        "step_bytes": None,
         "slots": [slot()],
+        "placement": "",
         "length_seconds": 7200,
         "position": None,
         "starts_by": None,
@@ -158,13 +178,45 @@ def lease(**changes: Any) -> dict[str, Any]:
 
 
 def plan(**changes: Any) -> dict[str, Any]:
-    return {"slots": [slot()], "would_wait": False, "reason": "", "starts_by": None} | changes
+    return {
+        "slots": [slot()],
+        "hosts": [],
+        "placement": "",
+        "would_wait": False,
+        "position": None,
+        "reason": "",
+        "reason_code": "",
+        "starts_by": None,
+        "sites": [],
+        "preemptions": 0,
+        "preempted_lease_ids": [],
+    } | changes
+
+
+def waiting(**changes: Any) -> dict[str, Any]:
+    """Return a plan that would wait."""
+    return plan(slots=[], would_wait=True, position=1, reason_code="resources") | changes
+
+
+def pool(**changes: Any) -> dict[str, Any]:
+    return {
+        "model": "A100",
+        "datacenter": "dc1",
+        "total": 8,
+        "free": 5,
+        "shared": 1,
+        "shared_free_milli": 500,
+        "away": 0,
+        "holders": [{"owner": "ada", "gpus_milli": 500}, {"owner": None, "gpus_milli": 2000}],
+    } | changes
 
 
 def host(**changes: Any) -> dict[str, Any]:
     gpus = [
-        {"index": 0, "model": "A100", "memory_bytes": 2**36, "lease_id": None},
-        {"index": 1, "model": "A100", "memory_bytes": 2**36, "lease_id": "l1"},
+        {"index": 0, "model": "A100", "memory_bytes": 2**36, "free_milli": 1000}
+        | {"lease_id": None, "lease_ids": []},
+        {"index": 1, "model": "A100", "memory_bytes": 2**36, "free_milli": 0}
+        | {"lease_id": "l1", "lease_ids": ["l1"]},
     ]
     return {
         "name": "node1",
@@ -172,12 +224,18 @@ def host(**changes: Any) -> dict[str, Any]:
         "rack": "r1",
         "address": "10.0.0.1",
         "state": "up",
+        "state_reason": "",
+        "labels": {},
         "cpus_milli": 8000,
         "cpus_free_milli": 6500,
         "memory_bytes": 2**35,
         "memory_free_bytes": 2**34,
         "gpus": gpus,
     } | changes
+
+
+def hosts(*items: dict[str, Any], error: str = "") -> dict[str, Any]:
+    return {"items": list(items), "cluster_file_error": error}
 
 
 def log(text: str, offset: int = 0, **changes: Any) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from click.testing import CliRunner, Result
 from nimbus_hub.cli.command import EXIT_CODES, exit_code
 from nimbus_hub.cli.main import nimbus
 from nimbus_hub.cli.output import moment_text
-from nimbus_hub.client.run_options import run_parameters
+from nimbus_hub.client.run_parameters import run_parameters
 from nimbus_hub.client.snapshot import BUILT_IN_PATTERNS
 from nimbus_hub.errors import error_classes
 from tests.unit import fake_service as fake
@@ -112,8 +112,8 @@ def test_what_can_never_run_is_refused_before_the_upload(call: Call, service: Fa
             "would start now on node1 (2), node2\n",
         ),
         (
-            fake.plan(slots=[], would_wait=True, reason="waits for 1 GPU"),
-            "would wait: waits for 1 GPU\n",
+            fake.waiting(reason="waits for 1 GPU"),
+            "would wait (resources), position 1: waits for 1 GPU\n",
         ),
     ],
 )
@@ -123,9 +123,25 @@ def test_a_dry_run_starts_nothing(
     service.on("POST", "/api/v1/jobs", plan)
     assert call("run", "--dry-run", "train.py").stdout == text
     assert len(service.requests) == 1
-    assert json.loads(call("run", "--dry-run", "--json", "train.py").stdout) == plan | {
-        "starts_by": None
-    }
+    assert json.loads(call("run", "--dry-run", "--json", "train.py").stdout) == plan
+
+
+def test_a_job_is_told_with_its_roles_and_where_they_are_and_why(
+    call: Call, runs: FakeService
+) -> None:
+    def submit(request: httpx.Request) -> httpx.Response:
+        if "dry_run" in request.url.params:
+            placed = fake.plan(placement="workers on one host of rack r1")
+            return httpx.Response(200, json=placed)
+        return httpx.Response(201, json=fake.job(state="starting"))
+
+    runs.on("POST", "/api/v1/jobs", submit)
+    words = ["--workers", "2", "--chief", "--ps", "1", "--evaluators", "2", "train.py"]
+    told = call("run", *words).stderr.splitlines()
+    assert told[:2] == [
+        "job j1 (train): 1 chief, 2 workers, 1 ps, 2 evaluators on node1",
+        "  workers on one host of rack r1",
+    ]
 
 
 @pytest.mark.parametrize(("state", "code"), [("succeeded", 0), ("failed", 1), ("stopped", 3)])
@@ -159,7 +175,7 @@ def test_following_tells_why_it_waits(call: Call, service: FakeService) -> None:
     service.on("GET", STREAM, fake.stream(queued, fake.ended()))
     text = call("logs", "-f", "j1").stderr.splitlines()[0]
     when = moment_text(datetime(2025, 3, 1, 14, 32, tzinfo=UTC))
-    assert text == (f"queued: position 2, waiting for 1 GPU A100; starts at the latest {when}")
+    assert text == f"queued, position 2: waiting for 1 GPU A100; starts at the latest {when}"
 
 
 def test_following_as_json_is_one_document_a_line(call: Call, runs: FakeService) -> None:
@@ -242,8 +258,8 @@ def test_ps_lists_sessions_and_jobs(call: Call, service: FakeService) -> None:
 
 
 def test_an_empty_list_says_so(call: Call, service: FakeService) -> None:
-    for path in ("jobs", "leases", "queue", "hosts"):
-        service.on("GET", f"/api/v1/{path}", {"items": []})
+    for path in ("jobs", "leases", "queue", "hosts", "gpus"):
+        service.on("GET", f"/api/v1/{path}", {"items": [], "cluster_file_error": ""})
     for words in (["ps"], ["queue"], ["hosts"], ["gpus"], ["lease", "list"]):
         result = call(*words)
         assert (result.exit_code, result.stdout) == (0, "")
@@ -251,18 +267,9 @@ def test_an_empty_list_says_so(call: Call, service: FakeService) -> None:
 
 
 def test_hosts_tell_what_is_free(call: Call, service: FakeService) -> None:
-    service.on("GET", "/api/v1/hosts", {"items": [fake.host()]})
+    service.on("GET", "/api/v1/hosts", fake.hosts(fake.host()))
     row = call("hosts").stdout.splitlines()[1]
     assert " ".join(row.split()) == "node1 up 6.5 of 8 16G of 32G 1 of 2 A100 dc1 r1"
-    rows = [line.split() for line in call("gpus").stdout.splitlines()[1:]]
-    assert rows == [["node1", "0", "A100", "64G", "free"], ["node1", "1", "A100", "64G", "l1"]]
-    assert json.loads(call("gpus", "--json").stdout)[1]["gpu"]["lease_id"] == "l1"
-
-
-def test_queue_tells_who_waits_for_what(call: Call, service: FakeService) -> None:
-    waiting = fake.lease(state="queued", position=1, slots=[], reason="waiting for 1 GPU A100")
-    service.on("GET", "/api/v1/queue", {"items": [waiting]})
-    assert "2 CPUs, 4G, 1 GPU A100" in call("queue").stdout
 
 
 def test_the_lease_of_the_session_is_shown_and_renewed(
@@ -368,12 +375,11 @@ def test_a_moment_names_its_day_only_if_it_is_another(now: datetime, text: str) 
 def test_a_job_that_waits_says_why(call: Call, runs: FakeService) -> None:
     def submit(request: httpx.Request) -> httpx.Response:
         if "dry_run" in request.url.params:
-            waiting = fake.plan(slots=[], would_wait=True, reason="waiting for 4 GPUs")
-            return httpx.Response(200, json=waiting)
+            return httpx.Response(200, json=fake.waiting(reason="waiting for 4 GPUs"))
         return httpx.Response(201, json=fake.job(state="queued", reason=""))
 
     runs.on("POST", "/api/v1/jobs", submit)
-    assert "queued: waiting for 4 GPUs\n" in call("run", "train.py").stderr
+    assert "queued, position 1: waiting for 4 GPUs\n" in call("run", "train.py").stderr
 
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "cli.md"

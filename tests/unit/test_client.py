@@ -10,8 +10,19 @@ import pydantic
 import pytest
 
 from nimbus_hub import client as public
-from nimbus_hub.api import schemas
-from nimbus_hub.client import Client, GroupRequest, Job, JobRequest, Lease, LogText, resources
+from nimbus_hub.api import choices, requests, schemas
+from nimbus_hub.client import (
+    Client,
+    GroupRequest,
+    Job,
+    JobRequest,
+    Lease,
+    LogText,
+    WishesRequest,
+    decode,
+    encode,
+    resources,
+)
 from nimbus_hub.client.environment import address_and_token, browser_url, proxied_url
 from nimbus_hub.client.sse import Message, messages
 from nimbus_hub.errors import (
@@ -65,21 +76,39 @@ RESOURCES = [
 
 @pytest.mark.parametrize("cls", RESOURCES, ids=lambda cls: cls.__name__)
 def test_a_resource_has_exactly_the_fields_of_the_response(cls: type) -> None:
-    schema = getattr(schemas, cls.__name__)
+    schema = getattr(schemas, cls.__name__, None) or getattr(choices, cls.__name__)
     theirs = {name: shape(field.annotation) for name, field in schema.model_fields.items()}
     ours = {name: shape(hint) for name, hint in typing.get_type_hints(cls).items()}
     assert ours == theirs
 
 
-@pytest.mark.parametrize("cls", [GroupRequest, JobRequest])
-def test_a_request_has_exactly_the_fields_of_the_schema(cls: type) -> None:
-    fields = {field.name for field in dataclasses.fields(cls)}
-    assert fields == set(getattr(schemas, cls.__name__).model_fields)
+@pytest.mark.parametrize(
+    ("request_", "schema"),
+    [
+        (GroupRequest(), requests.GroupRequest),
+        (WishesRequest(), requests.WishesRequest),
+        (JobRequest(argv=("x",)), requests.JobRequest),
+    ],
+)
+def test_a_request_has_exactly_the_fields_and_defaults_of_the_schema(
+    request_: GroupRequest | WishesRequest | JobRequest, schema: type[pydantic.BaseModel]
+) -> None:
+    sent = request_.body()
+    assert set(sent) == set(schema.model_fields)
+    least = {name: value for name, value in sent.items() if schema.model_fields[name].is_required()}
+    assert schema.model_validate(sent) == schema.model_validate(least)
+
+
+def test_a_session_sends_the_fields_of_the_schema(service: FakeService, client: Client) -> None:
+    service.on("POST", "/api/v1/leases", httpx.Response(201, json=fake.lease()))
+    client.request_lease(groups=[GroupRequest()], wishes=WishesRequest(queue="night"))
+    assert set(service.body()) == set(requests.LeaseRequest.model_fields)
+    assert service.body()["queue"] == "night"
 
 
 def test_what_a_request_sends_is_what_the_service_reads() -> None:
     request = JobRequest(argv=("python", "x.py"), groups=(GroupRequest(gpus="A100:2"),))
-    read = schemas.JobRequest.model_validate(request.body(), strict=False)
+    read = requests.JobRequest.model_validate(request.body(), strict=False)
     assert read.groups[0].gpus == "A100:2"
     assert read.argv == ["python", "x.py"]
 
@@ -90,7 +119,7 @@ def test_the_public_face_is_all_there() -> None:
 
 
 def test_a_lease_is_read_with_aware_times_and_tuples() -> None:
-    lease = resources.decode(Lease, fake.lease())
+    lease = decode(Lease, fake.lease())
     assert lease.now == datetime(2025, 3, 1, 12, tzinfo=UTC)
     assert lease.warnings_seconds == (900.0, 300.0, 60.0)
     assert lease.slots[0].gpus == (0,)
@@ -98,12 +127,12 @@ def test_a_lease_is_read_with_aware_times_and_tuples() -> None:
 
 
 def test_encode_is_the_opposite_of_decode() -> None:
-    job = resources.decode(Job, fake.job())
-    assert resources.decode(Job, resources.encode(job)) == job
+    job = decode(Job, fake.job())
+    assert decode(Job, encode(job)) == job
 
 
 def test_fields_of_a_newer_service_are_ignored() -> None:
-    assert resources.decode(Job, fake.job(colour="red")).id == "j1"
+    assert decode(Job, fake.job(colour="red")).id == "j1"
 
 
 @pytest.mark.parametrize(
@@ -112,7 +141,7 @@ def test_fields_of_a_newer_service_are_ignored() -> None:
 )
 def test_an_answer_that_is_no_job_is_refused(answer: object) -> None:
     with pytest.raises(Unavailable, match="no Job"):
-        resources.decode(Job, answer)
+        decode(Job, answer)
 
 
 def test_the_token_is_sent(service: FakeService, client: Client) -> None:
@@ -207,7 +236,7 @@ def test_a_long_poll_says_what_it_waits_for(service: FakeService, client: Client
 def test_a_session_lease_is_asked_for(service: FakeService, client: Client) -> None:
     service.on("POST", "/api/v1/leases", httpx.Response(201, json=fake.lease()))
     client.request_lease(groups=[GroupRequest(role="session", memory="4G")], owner="ada", wait="5m")
-    read = schemas.LeaseRequest.model_validate(service.body())
+    read = requests.LeaseRequest.model_validate(service.body())
     assert (read.owner, read.wait, read.groups[0].memory) == ("ada", "5m", "4G")
 
 
@@ -298,7 +327,7 @@ def test_a_restart_in_the_middle_loses_and_doubles_nothing(
     )
     items = list(client.follow("j1"))
     assert text_of(items) == text
-    assert items[-2] == resources.decode(Job, fake.job(version=4))
+    assert items[-2] == decode(Job, fake.job(version=4))
     assert sum(isinstance(item, Job) for item in items) == 3
     resumed = [item for item in items if isinstance(item, LogText)][2]
     assert (resumed.offset, resumed.next_offset) == (half, len(text.encode()))
@@ -364,7 +393,7 @@ def test_following_gives_up_in_the_end(service: FakeService, client: Client) -> 
 
 def test_events_go_on_after_the_last_one_seen(service: FakeService, client: Client) -> None:
     def events(number: int) -> httpx.Response:
-        warning = resources.encode({"lease": fake.lease(), "seconds": 300})
+        warning = encode({"lease": fake.lease(), "seconds": 300})
         text = httpx.Response(200, json=warning).text
         return httpx.Response(200, text=f"id: {number}\nevent: warning\ndata: {text}\n\n")
 

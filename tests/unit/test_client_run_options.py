@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from nimbus_hub.client import scan
+from nimbus_hub.client import GroupRequest, scan
 from nimbus_hub.client.run_options import (
     RunOptions,
     Script,
@@ -41,7 +41,43 @@ def workdir(tmp_path: Path) -> Path:
         (
             "--name n --framework pytorch --cpus 2 --memory 4G --workdir w --environment e "
             "--duration 2h",
-            RunOptions("n", "pytorch", 1, "0", "2", "4G", (), "w", "e", "2h"),
+            RunOptions(
+                name="n",
+                framework="pytorch",
+                cpus="2",
+                memory="4G",
+                workdir="w",
+                environment="e",
+                duration="2h",
+            ),
+        ),
+        (
+            "--chief --evaluators 1 --ps 2 --ps-cpus 4 --ps-memory 8G --gpus A100,V100:0.5 x.py",
+            RunOptions(
+                chief=True,
+                evaluators=1,
+                ps=2,
+                ps_cpus="4",
+                ps_memory="8G",
+                gpus="A100,V100:0.5",
+                argv=("x.py",),
+            ),
+        ),
+        (
+            "--topology pack:rack --topology ps=spread --datacenter east --input s3://b/x=120G "
+            "--input s3://b/y --output s3://b/z --step-bytes 500M x.py",
+            RunOptions(
+                topology=("pack:rack", "ps=spread"),
+                datacenter="east",
+                inputs=("s3://b/x=120G", "s3://b/y"),
+                outputs=("s3://b/z",),
+                step_bytes="500M",
+                argv=("x.py",),
+            ),
+        ),
+        (
+            "--queue night --priority -5 --preemptible --expected 2h x.py",
+            RunOptions(queue="night", priority=-5, preemptible=True, expected="2h", argv=("x.py",)),
         ),
         ("", RunOptions()),
     ],
@@ -128,7 +164,25 @@ def test_a_script_that_the_ignore_file_leaves_out_is_told(workdir: Path) -> None
         (RunOptions(workers=0), "workers must be at least 1, got 0"),
         (RunOptions(memory="lots"), "memory must be a size like 4G or 512M, got 'lots'"),
         (RunOptions(cpus="0"), "cpus must be more than 0, got '0'"),
-        (RunOptions(gpus="A100"), "gpus must be a number or MODEL:NUMBER"),
+        (RunOptions(gpus="A100"), "gpus must be a number, a share of one GPU like 0.5, or MODEL"),
+        (RunOptions(gpus="1.5"), "gpus must be a whole number or a share of one GPU, got 1.5"),
+        (RunOptions(ps=-1), "ps must be at least 0, got -1"),
+        (RunOptions(ps=1, ps_cpus="0"), "cpus must be more than 0, got '0'"),
+        (RunOptions(ps=1, ps_memory="x"), "memory must be a size like 4G or 512M, got 'x'"),
+        (RunOptions(evaluators=-2), "evaluators must be at least 0, got -2"),
+        (
+            RunOptions(topology=("near",)),
+            "topology must be one of pack, pack:host, pack:rack, spread, spread:host, any, "
+            "got 'near'",
+        ),
+        (
+            RunOptions(topology=("ps=spread",)),
+            "topology 'ps=spread' is for 'ps', which this job does not have; it has worker",
+        ),
+        (RunOptions(inputs=("data.csv",)), "data must be a URL like s3://bucket/path"),
+        (RunOptions(priority=1001), "priority must be from -1000 to 1000, got 1001"),
+        (RunOptions(expected="soon"), "expected: duration must be like 90m, 2h or 1d, got 'soon'"),
+        (RunOptions(step_bytes="big"), "step bytes: memory must be a size like 4G or 512M"),
         (RunOptions(gpus="-1"), "gpus must be at least 0, got -1"),
         (RunOptions(duration="later"), "duration must be like 90m"),
         (RunOptions(env=("NOT_SET_HERE",)), "env 'NOT_SET_HERE' is not set here"),
@@ -152,10 +206,41 @@ def test_the_request_is_whole(monkeypatch: pytest.MonkeyPatch) -> None:
         "argv": ("python", "-u", "sub/train.py"),
         "name": "train",
         "framework": "pytorch",
-        "groups": ({"role": "worker", "count": 2, "cpus": "1", "memory": "2G", "gpus": "A100:1"},),
+        "groups": (
+            {
+                "role": "worker",
+                "count": 2,
+                "cpus": "1",
+                "memory": "2G",
+                "gpus": "A100:1",
+                "topology": None,
+            },
+        ),
         "env": {"A": "1", "HERE": "now"},
         "snapshot": "d" * 64,
         "environment": "torch",
         "duration": None,
         "retries": 1,
+        "datacenter": None,
+        "inputs": (),
+        "outputs": (),
+        "queue": "default",
+        "priority": 0,
+        "preemptible": False,
+        "expected": None,
+        "step_bytes": None,
     }
+
+
+def test_roles_are_asked_for_in_the_order_of_ranks_and_only_workers_sizes_are_shared() -> None:
+    line = (
+        "--workers 3 --gpus 1 --cpus 4 --memory 8G --chief --ps 2 --evaluators 1 "
+        "--topology pack:rack --topology ps=spread:host"
+    )
+    groups = job_request(parse_run(line.split(), "x"), ("python", "x.py")).groups
+    assert groups == (
+        GroupRequest("chief", 1, "4", "8G", "1"),
+        GroupRequest("worker", 3, "4", "8G", "1", "pack:rack"),
+        GroupRequest("ps", 2, "1", "2G", 0, "spread:host"),
+        GroupRequest("evaluator", 1, "4", "8G", "1"),
+    )

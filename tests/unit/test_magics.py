@@ -14,8 +14,20 @@ from threading import Event
 import pytest
 from IPython.core.interactiveshell import InteractiveShell
 
-from nimbus_hub.client import Client, JobRequest, Lease, LogText, Manifest, Plan, Replica, Slot
+from nimbus_hub.client import (
+    Client,
+    JobRequest,
+    Lease,
+    LogText,
+    Manifest,
+    Plan,
+    PlanHost,
+    Replica,
+    Slot,
+    WishesRequest,
+)
 from nimbus_hub.client import Job as Resource
+from nimbus_hub.client.explain import local_moment
 from nimbus_hub.errors import Ended, Impossible, NotFound, Unavailable
 from nimbus_hub.magics.extension import MAGICS, load
 from nimbus_hub.magics.job import Job
@@ -34,6 +46,7 @@ JOB = Resource(
     state="running", reason="", position=None, starts_by=None, attempt=1, attempts=1,
     progress=None, progress_message="", replicas=(WORKER,), output_dir=None, log_dir=None,
     created_at=START, started_at=START, ended_at=None, is_ended=False, version=1,
+    reason_code="", note="", queue="default", priority=0, placement="", preemptions=0,
 )  # fmt: skip
 LEASE = Lease(
     id="l-1", kind="session", owner="ada", name="", state="active", reason="",
@@ -41,7 +54,8 @@ LEASE = Lease(
     starts_by=None, created_at=START, granted_at=START, active_at=START,
     expires_at=START + timedelta(hours=2), latest_end=None, ended_at=None, renewals=0,
     is_ended=False, can_renew=True, renewal_seconds=7200, warnings_seconds=(), now=START,
-    version=1,
+    version=1, reason_code="", note="", queue="default", priority=0, is_preemptible=False,
+    datacenter=None, inputs=(), outputs=(), expected_seconds=None, step_bytes=None, placement="",
 )  # fmt: skip
 
 
@@ -79,8 +93,9 @@ class Service:
     def plan(self, request: JobRequest) -> Plan:
         if request.groups[0].gpus == "9":
             raise Impossible("no host has so many GPUs")
-        slot = Slot("worker-0", "worker", "alpha", "127.0.0.1", 1000, 2**31, (0, 1), ())
-        return Plan((slot,), False, "", None)
+        slot = Slot("worker-0", "worker", "alpha", "127.0.0.1", 1000, 2**31, (0, 1), 1000, ())
+        host = PlanHost("alpha", "east", "r1", ("worker-0",), 2000)
+        return Plan((slot,), (host,), "on one host", False, None, "", "", None, (), 0, ())
 
     def jobs(self, state: str) -> tuple[Resource, ...]:
         found = reversed(self.known.values())
@@ -305,13 +320,43 @@ def test_an_interrupt_leaves_a_followed_job_alone(notebook: Notebook) -> None:
     assert notebook.shell.user_ns["job"].state == "running"
 
 
+def test_a_cell_may_wish_for_roles_places_and_queues(notebook: Notebook) -> None:
+    notebook.run(
+        "%%nimbus_run --ps 2 --topology ps=spread:host --gpus T4:0.5 --queue night --priority -3 "
+        "--preemptible --input s3://b/x=1G\nprint(1)\n"
+    )
+    request = notebook.service.requests[0]
+    assert [(each.role, each.count, each.gpus, each.topology) for each in request.groups] == [
+        ("worker", 1, "T4:0.5", None),
+        ("ps", 2, 0, "spread:host"),
+    ]
+    assert request.wishes == WishesRequest(
+        inputs=("s3://b/x=1G",), queue="night", priority=-3, preemptible=True
+    )
+
+
+def test_following_a_job_that_waits_says_why_and_until_when(notebook: Notebook) -> None:
+    starts_by = datetime(2026, 11, 2, 14, 32, tzinfo=UTC)
+    queued = replace(
+        JOB, state="queued", reason="waits for 4 more A100", position=2, starts_by=starts_by,
+        note="bob's renewal moved its start",
+    )  # fmt: skip
+    notebook.service.stream = [queued, ended(JOB, "succeeded", 0)]
+    assert (
+        "Job train (j-2): queued, position 2: waits for 4 more A100; starts at the latest "
+        f"{local_moment(starts_by)}; bob's renewal moved its start.\n"
+    ) in notebook.run("%nimbus_run --follow train.py")
+
+
 def test_detach_and_dry_run(notebook: Notebook) -> None:
     assert notebook.run("plan = %nimbus_run --dry-run train.py") == ""
     assert notebook.service.requests == notebook.service.uploads == []
     assert repr(notebook.shell.user_ns["plan"]) == (
-        "It would start at once.\n"
-        "slot      role    host   cpus  memory  gpus\n"
-        "worker-0  worker  alpha  1     2G      0 1"
+        "would start now on alpha\n"
+        "  on one host\n"
+        "1 host in 1 rack of east:\n"
+        "  host   rack  slots  GPUs  which\n"
+        "  alpha  r1    1      2     worker-0"
     )
     shown = notebook.run("%nimbus_run --detach train.py")
     assert shown.startswith("Out[0]: Job train (j-2): running.\nreplica   role")
@@ -446,7 +491,7 @@ def test_tensorboard_waits_for_a_job_to_start(notebook: Notebook, shown: list[Pa
     answers = iter([queued, queued, started])
     notebook.service.job = lambda *_, **__: next(answers)  # type: ignore[method-assign]
     assert notebook.run("%nimbus_tensorboard") == (
-        "Job train (j-1): queued, position 1. Waits for 2 GPUs. Waiting for its start.\n"
+        "Job train (j-1): queued, position 1: Waits for 2 GPUs. Waiting for its start.\n"
         f"TensorBoard of {logs}: /proxy/1/s/\n"
     )
     assert shown == [logs]

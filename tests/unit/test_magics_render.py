@@ -27,6 +27,7 @@ QUEUED = Job(
     argv=("train.py",), state="queued", reason="Waits for 2 GPUs", position=3, starts_by=None,
     attempt=0, attempts=1, progress=None, progress_message="", replicas=(), output_dir=None,
     log_dir=None, created_at=START, started_at=None, ended_at=None, is_ended=False, version=1,
+    reason_code="", note="", queue="default", priority=0, placement="", preemptions=0,
 )  # fmt: skip
 RUNNING = replace(
     QUEUED, state="running", reason="", position=None, attempt=1, progress=0.4,
@@ -54,7 +55,7 @@ def tails_of(*items: LogText, lines: int = 200) -> Tails:
 @pytest.mark.parametrize(
     ("job", "line"),
     [
-        (QUEUED, "Job digits (j-1): queued, position 3. Waits for 2 GPUs."),
+        (QUEUED, "Job digits (j-1): queued, position 3: Waits for 2 GPUs."),
         (RUNNING, "Job digits (j-1): running, 40% epoch 4."),
         (
             FAILED,

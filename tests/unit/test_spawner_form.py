@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from nimbus_spawner.form import render_form, unavailable_form
 
-from nimbus_hub.client.resources import Environment, Gpu, GpuCount, Host, Options, Size
+from nimbus_hub.client.resources import Environment, Gpu, GpuCount, Host, Options, Queue, Size
 
 G = 2**30
 OPTIONS = Options(
@@ -12,6 +12,8 @@ OPTIONS = Options(
     sizes=(Size("small", 1000, 2 * G, 0), Size("gpu", 2000, 8 * G, 1), Size("huge", 64000, G, 0)),
     gpus=(GpuCount("A100", 4, 3),),
     frameworks=("script",),
+    queues=(Queue("default", 0, 0, False),),
+    datacenters=("dc",),
     largest_cpus_milli=4000,
     largest_memory_bytes=16 * G,
     largest_gpus=4,
@@ -26,11 +28,13 @@ HOST = Host(
     rack="r1",
     address="127.0.0.1",
     state="ready",
+    state_reason="",
+    labels={},
     cpus_milli=4000,
     cpus_free_milli=1500,
     memory_bytes=16 * G,
     memory_free_bytes=8 * G,
-    gpus=(Gpu(0, "A100", 40 * G, None),),
+    gpus=(Gpu(0, "A100", 40 * G, 1000, None, ()),),
 )
 
 SIZES = """\
@@ -83,3 +87,24 @@ def test_a_service_that_does_not_answer_leaves_a_sentence_in_place_of_the_form()
         '<div class="alert alert-danger" role="alert">'
         "&lt;no&gt; answer. Try again in a minute.</div>"
     )
+
+
+def test_queue_and_datacenter_are_asked_for_only_where_there_is_a_choice():
+    form = render_form(OPTIONS, (HOST,), "10m")
+    assert 'name="queue"' not in form
+    assert 'name="datacenter"' not in form
+    wider = replace(
+        OPTIONS,
+        queues=(Queue("<vip>", 10, 0, False), *OPTIONS.queues, Queue("night", 0, 0, True)),
+        datacenters=("east", "<west>"),
+    )
+    form = render_form(wider, (HOST,), "10m")
+    assert (
+        '<select class="form-select" name="queue"><option value="&lt;vip&gt;">&lt;vip&gt;</option>'
+        '<option value="default" selected>default</option>'
+        '<option value="night">night: may be stopped for others</option></select>'
+    ) in form
+    assert (
+        '<select class="form-select" name="datacenter"><option value="">where it is best</option>'
+        "<option>east</option><option>&lt;west&gt;</option></select>"
+    ) in form

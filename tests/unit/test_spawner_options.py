@@ -17,6 +17,15 @@ from nimbus_hub.errors import InvalidRequest
         ({"wait": 90}, SessionOptions(wait="90")),
         ({"wait": " "}, SessionOptions()),
         ({"environment": "torch"}, SessionOptions(environment="torch")),
+        (
+            {"queue": ["night"], "datacenter": ["west"]},
+            SessionOptions(queue="night", datacenter="west"),
+        ),
+        ({"queue": "", "datacenter": ""}, SessionOptions()),
+        (
+            {"gpus": "A100,V100:0.5"},
+            SessionOptions(cpus="1", memory="2G", gpus="A100,V100:0.5"),
+        ),
         ({"cpus": 2}, SessionOptions(cpus="2", memory="2G", gpus="0")),
         (
             {"size": "custom", "cpus": 0.5, "memory": "4G", "gpus": "A100:2"},
@@ -34,11 +43,15 @@ def test_options_are_read_from_form_query_and_api(given, expected):
         ({"memory": "lots"}, "memory must be a size like 4G or 512M, got 'lots'"),
         ({"cpus": "0"}, "cpus must be more than 0, got '0'"),
         ({"gpus": "-1"}, "gpus must be at least 0, got -1"),
+        (
+            {"gpus": "1.5"},
+            "gpus must be a whole number or a share of one GPU, got 1.5",
+        ),
         ({"duration": "soon"}, "duration must be like 90m, 2h or 1d, got 'soon'"),
         (
             {"sise": "small"},
             "there is no session option 'sise'; there are: "
-            "size, cpus, memory, gpus, environment, duration, wait",
+            "size, cpus, memory, gpus, environment, duration, wait, queue, datacenter",
         ),
         ({"size": "small", "cpus": 2}, "give a size or cpus, not both: got size 'small'"),
         ({"size": ["a", "b"]}, "session option size must be text or a number, got ['a', 'b']"),

@@ -10,8 +10,8 @@ from nimbus_spawner.local import refusal
 from nimbus_spawner.options import SessionOptions
 from nimbus_spawner.progress import ProgressLog, waiting_message
 
-from nimbus_hub.client.requests import GroupRequest
-from nimbus_hub.client.resources import Environment, Lease, Options, Size, Slot
+from nimbus_hub.client.requests import GroupRequest, WishesRequest
+from nimbus_hub.client.resources import Environment, Lease, Options, Queue, Size, Slot
 from nimbus_hub.errors import InvalidRequest
 from nimbus_hub.up.account import own_name
 
@@ -21,6 +21,8 @@ OPTIONS = Options(
     sizes=(Size("small", 500, 2**30, 0),),
     gpus=(),
     frameworks=(),
+    queues=(Queue("default", 0, 0, False), Queue("night", -10, 0, True)),
+    datacenters=("east", "west"),
     largest_cpus_milli=1000,
     largest_memory_bytes=2**31,
     largest_gpus=0,
@@ -36,9 +38,20 @@ LEASE = Lease(
     name="",
     state="granted",
     reason="",
+    reason_code="",
+    note="",
+    queue="default",
+    priority=0,
+    is_preemptible=False,
+    datacenter=None,
+    inputs=(),
+    outputs=(),
+    expected_seconds=None,
+    step_bytes=None,
+    placement="",
     environment="default",
     groups=(),
-    slots=(Slot("session-0", "session", "h1", "127.0.0.1", 500, 2**30, (), ()),),
+    slots=(Slot("session-0", "session", "h1", "127.0.0.1", 500, 2**30, (), 1000, ()),),
     length_seconds=7200.0,
     position=None,
     starts_by=None,
@@ -67,7 +80,25 @@ def test_a_session_without_a_choice_asks_for_the_first_size():
         "environment": "default",
         "duration": None,
         "wait": "10m",
+        "wishes": WishesRequest(),
     }
+
+
+def test_a_session_may_have_a_share_of_a_gpu_of_some_models():
+    chosen = SessionOptions.parse({"size": "custom", "cpus": 2, "gpus": "A100,V100:0.5"})
+    groups = session_request(chosen, OPTIONS, "ada", "", "10m")["groups"]
+    assert groups == [GroupRequest("session", 1, "2", "2G", "A100,V100:0.5")]
+
+
+def test_a_session_waits_where_its_user_wants_and_is_put_there():
+    chosen = SessionOptions(queue="night", datacenter="west")
+    wishes = session_request(chosen, OPTIONS, "ada", "", "10m")["wishes"]
+    assert wishes == WishesRequest(queue="night", datacenter="west")
+
+
+def test_without_a_usual_queue_the_first_is_meant():
+    options = replace(OPTIONS, queues=OPTIONS.queues[1:])
+    assert session_request(SessionOptions(), options, "ada", "", "10m")["wishes"].queue == "night"
 
 
 @pytest.mark.parametrize(
@@ -77,6 +108,11 @@ def test_a_session_without_a_choice_asks_for_the_first_size():
         (
             SessionOptions(environment="tf"),
             "there is no environment 'tf'; there are: default",
+        ),
+        (SessionOptions(queue="vip"), "there is no queue 'vip'; there are: default, night"),
+        (
+            SessionOptions(datacenter="mars"),
+            "there is no datacenter 'mars'; there are: east, west",
         ),
     ],
 )
@@ -181,8 +217,13 @@ def test_a_waiting_lease_says_position_reason_and_latest_start():
         LEASE, position=2, reason="1 GPU wanted, 0 free", starts_by=NOON + timedelta(minutes=90)
     )
     assert waiting_message(lease) == (
-        "Waiting, position 2: 1 GPU wanted, 0 free. Starts at the latest at 13:30 UTC, in 1h30m."
+        "Waiting, position 2: 1 GPU wanted, 0 free; starts at the latest 13:30 UTC, in 1h30m."
     )
+    moved = replace(lease, note="bob's renewal moved its start from 12:50 to 13:30 UTC")
+    assert waiting_message(moved).endswith(
+        "in 1h30m; bob's renewal moved its start from 12:50 to 13:30 UTC."
+    )
+    assert waiting_message(replace(LEASE, position=None)) == "Waiting."
 
 
 async def test_progress_is_told_once_to_every_reader():

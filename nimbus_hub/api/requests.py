@@ -1,0 +1,140 @@
+"""The API's JSON on its way in. The OpenAPI file is generated from these classes.
+
+Amounts are as people write them (``"90m"``, ``"4G"``, ``"A100:2"``) or plain numbers
+(seconds, bytes, count). Unknown fields are refused.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from nimbus_hub.model.slot import Topology
+from nimbus_hub.model.text import one_line
+from nimbus_hub.model.wishes import HIGHEST_PRIORITY
+
+__all__ = [
+    "EndRequest",
+    "GroupRequest",
+    "HostRequest",
+    "JobRequest",
+    "LeaseRequest",
+    "ProgressRequest",
+    "RenewRequest",
+    "Request",
+    "SnapshotFile",
+    "SnapshotRequest",
+    "WishesRequest",
+]
+
+Amount = Annotated[str | int, Field(union_mode="left_to_right")]
+Number = Annotated[str | int | float, Field(union_mode="left_to_right")]
+Name = Annotated[str, Field(min_length=1, max_length=100)]
+Datum = Annotated[str, Field(min_length=1, max_length=2100), AfterValidator(one_line)]
+# What a process can be given: no NUL, and not more at once than Linux takes (MAX_ARG_STRLEN).
+Word = Annotated[str, Field(max_length=2**17 - 1, pattern=r"^[^\x00]*$")]
+Env = dict[Annotated[str, Field(max_length=1000, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")], Word]
+# Seen by others than who wrote it, an administrator in a terminal for one.
+Line = Annotated[str, AfterValidator(one_line)]
+
+
+class Request(BaseModel):
+    """Base of all request bodies."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class GroupRequest(Request):
+    """A wish for ``count`` equal slots of one role; sizes are per slot."""
+
+    role: str = "worker"
+    count: int = 1
+    cpus: Number = 1
+    memory: Amount = "2G"
+    gpus: Number = Field(default=0, description="2, a share of one like 0.5, or A100,V100:2")
+    topology: Topology | None = Field(default=None, description="none: the role's own")
+
+
+class WishesRequest(Request):
+    """What a request says beside its slots: where, how soon, and at what price."""
+
+    datacenter: Name | None = Field(default=None, description="none: the scheduler chooses")
+    inputs: list[Datum] = Field(default_factory=list, description="URL, or URL=SIZE")
+    outputs: list[Datum] = Field(default_factory=list, description="URL, or URL=SIZE")
+    queue: Name = "default"
+    priority: int = Field(default=0, ge=-HIGHEST_PRIORITY, le=HIGHEST_PRIORITY)
+    preemptible: bool = False
+    expected: Amount | None = Field(default=None, description="how long it will likely take")
+    step_bytes: Amount | None = Field(
+        default=None, description="what a worker sends the others in each step"
+    )
+
+
+class LeaseRequest(WishesRequest):
+    """A wish for a lease. Only administrators may name another owner."""
+
+    kind: Literal["session"] = "session"
+    name: str = Field(default="", max_length=100)
+    owner: str | None = None
+    groups: list[GroupRequest] = Field(min_length=1, max_length=20)
+    environment: str = "default"
+    duration: Amount | None = None
+    wait: Amount | None = Field(default=None, description="patience in the queue; none: for ever")
+
+
+class RenewRequest(Request):
+    """A wish to move the end of a lease to ``duration`` from now (none: the policy's step)."""
+
+    duration: Amount | None = None
+
+
+class EndRequest(Request):
+    """A wish to end a lease or job. ``is_stopped`` (spawner only): the process is gone already."""
+
+    reason: Line = Field(default="", max_length=1000)
+    is_stopped: bool = False
+
+
+class HostRequest(Request):
+    """A word about a host."""
+
+    reason: Line = Field(default="", max_length=1000)
+
+
+class JobRequest(WishesRequest):
+    """A wish to run a command as a job with a lease of its own."""
+
+    name: Line = Field(default="", max_length=100)
+    framework: str = "script"
+    groups: list[GroupRequest] = Field(
+        default_factory=lambda: [GroupRequest()], min_length=1, max_length=20
+    )
+    argv: list[Word] = Field(min_length=1, max_length=10_000)
+    env: Env = Field(default_factory=dict)
+    snapshot: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
+    environment: str = "default"
+    duration: Amount | None = None
+    retries: int = Field(default=0, ge=0, le=100)
+
+
+class ProgressRequest(Request):
+    """How far a job is, told by the job itself."""
+
+    fraction: float = Field(ge=0, le=1)
+    message: Line = Field(default="", max_length=200)
+
+
+class SnapshotFile(Request):
+    """One file of a working directory; ``digest`` is the SHA-256 of its content."""
+
+    path: str = Field(min_length=1, max_length=4096)
+    size: int = Field(ge=0, le=2**53)
+    digest: str = Field(pattern=r"^[0-9a-f]{64}$")
+    is_executable: bool = False
+
+
+class SnapshotRequest(Request):
+    """The manifest of a working directory."""
+
+    files: list[SnapshotFile] = Field(max_length=100_000)

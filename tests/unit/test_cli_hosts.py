@@ -1,0 +1,95 @@
+"""``nimbus hosts``: the table, and draining."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+
+import pytest
+from click.testing import CliRunner, Result
+
+from nimbus_hub.cli.main import nimbus
+from tests.unit import fake_service as fake
+from tests.unit.fake_service import FakeService
+
+Call = Callable[..., Result]
+
+
+@pytest.fixture
+def service() -> FakeService:
+    return FakeService()
+
+
+@pytest.fixture
+def call(service: FakeService) -> Call:
+    return lambda *words: CliRunner().invoke(nimbus, words, obj=service.client)
+
+
+def rows(result: Result) -> list[str]:
+    assert result.exit_code == 0, result.stderr
+    return [" ".join(line.split()) for line in result.stdout.splitlines()]
+
+
+def shared(free_milli: int) -> dict[str, object]:
+    gpu = {"index": 0, "model": "T4", "memory_bytes": 0, "free_milli": free_milli}
+    return fake.host(name="node2", gpus=[gpu | {"lease_id": "l1", "lease_ids": ["l1", "other"]}])
+
+
+def test_shares_of_gpus_are_counted(call: Call, service: FakeService) -> None:
+    service.on("GET", "/api/v1/hosts", fake.hosts(fake.host(), shared(250)))
+    assert rows(call("hosts"))[1:] == [
+        "node1 up 6.5 of 8 16G of 32G 1 of 2 A100 dc1 r1",
+        "node2 up 6.5 of 8 16G of 32G 0.25 of 1 T4 dc1 r1",
+    ]
+
+
+def test_why_a_host_takes_nothing_is_shown_where_one_does_not(
+    call: Call, service: FakeService
+) -> None:
+    away = fake.host(name="n2", gpus=[], state="draining", state_reason="drained by root: fans")
+    service.on("GET", "/api/v1/hosts", fake.hosts(fake.host(gpus=[]), away))
+    head, ready, draining = rows(call("hosts"))
+    assert head.endswith("DATACENTER RACK REASON")
+    assert ready == "node1 up 6.5 of 8 16G of 32G dc1 r1"
+    assert draining == "n2 draining 6.5 of 8 16G of 32G dc1 r1 drained by root: fans"
+
+
+def test_labels_are_shown_if_asked_for(call: Call, service: FakeService) -> None:
+    host = fake.host(gpus=[], labels={"zone": "1", "owner": "ml"})
+    service.on("GET", "/api/v1/hosts", fake.hosts(host))
+    assert rows(call("hosts", "-v"))[1].endswith("dc1 r1 owner=ml, zone=1")
+    assert rows(call("hosts"))[1].endswith("dc1 r1")
+    found = json.loads(call("hosts", "--json").stdout)
+    assert [each["labels"] for each in found] == [{"zone": "1", "owner": "ml"}]
+
+
+def test_a_refused_cluster_file_is_told_beside_the_hosts(call: Call, service: FakeService) -> None:
+    error = "cluster.yaml:12: hosts[2].gpus.count must be a number from 0 to 1000, got -1"
+    service.on("GET", "/api/v1/hosts", fake.hosts(fake.host(), error=error))
+    for words in (["hosts"], ["hosts", "--json"]):
+        result = call(*words)
+        assert result.exit_code == 0
+        assert error in result.stderr
+        assert error not in result.stdout
+
+
+def test_a_host_is_drained_and_undrained(call: Call, service: FakeService) -> None:
+    away = fake.host(state="draining", state_reason="drained by root: new fans")
+    service.on("POST", "/api/v1/hosts/node1/drain", away)
+    service.on("POST", "/api/v1/hosts/node1/undrain", fake.host(state="ready"))
+    told = call("hosts", "drain", "node1", "--reason", "new fans").stdout
+    assert told == "node1 draining: drained by root: new fans\n"
+    assert service.body() == {"reason": "new fans"}
+    assert call("hosts", "undrain", "node1").stdout == "node1 ready\n"
+    assert json.loads(call("hosts", "undrain", "--json", "node1").stdout)["name"] == "node1"
+
+
+def test_the_name_of_a_host_cannot_lead_elsewhere(call: Call, service: FakeService) -> None:
+    assert call("hosts", "drain", "../jobs/j1").exit_code == 4
+    assert service.calls() == ["POST /services/nimbus/api/v1/hosts/..%2Fjobs%2Fj1/drain"]
+
+
+def test_options_of_the_list_do_not_go_with_a_command(call: Call, service: FakeService) -> None:
+    result = call("hosts", "--json", "drain", "node1")
+    assert (result.exit_code, service.requests) == (2, [])
+    assert "hosts drain --json" in result.stderr

@@ -31,14 +31,14 @@ from nimbus_hub.api.identity import HubIdentity, JobIdentity
 from nimbus_hub.api.routes import tornado_routes
 from nimbus_hub.api.services import Services
 from nimbus_hub.clock import SystemClock
-from nimbus_hub.control.cluster import read_cluster
+from nimbus_hub.control.cluster_file import ClusterFile
 from nimbus_hub.control.control import Control
+from nimbus_hub.control.inventory import LOCAL
 from nimbus_hub.control.sessions import Sessions
 from nimbus_hub.control.settings import SIZES, Settings, read_sizes, read_warnings
-from nimbus_hub.errors import InvalidRequest, NimbusError
+from nimbus_hub.errors import NimbusError
 from nimbus_hub.executors.jupyterhub import HubSessions
 from nimbus_hub.executors.local import LocalExecutor
-from nimbus_hub.model.host import Host
 from nimbus_hub.model.lease import LeaseKind, LeaseState
 from nimbus_hub.model.policy import LeasePolicy
 from nimbus_hub.model.quantities import parse_duration, parse_memory
@@ -79,7 +79,9 @@ class NimbusHub(Application):
         "", help="Database as an SQLAlchemy URL; by default SQLite in the state directory"
     ).tag(config=True)
     cluster_file = Unicode(
-        "", help="YAML file that declares hosts; without it this machine is the only one"
+        "",
+        help="YAML file that declares hosts, sites, quotas and rules, read again when it changes; "
+        "without it this machine is the only host",
     ).tag(config=True)
     environments = Dict(
         {},
@@ -169,6 +171,7 @@ class NimbusHub(Application):
         sessions = HubSessions(hub.api_url, hub.api_token)
         control = self.control(sessions)
         acting = asyncio.create_task(control.reconciler.run())
+        following = asyncio.create_task(control.inventory.follow_file(control.reconciler.wake))
         server = self._listen(control, hub)
         try:
             ended = asyncio.create_task(ending.wait())
@@ -177,8 +180,9 @@ class NimbusHub(Application):
                 acting.result()
         finally:
             server.stop()
-            acting.cancel()
-            await asyncio.gather(acting, return_exceptions=True)
+            for task in (acting, following):
+                task.cancel()
+            await asyncio.gather(acting, following, return_exceptions=True)
             await sessions.close()
             await self._executor.close()
             control.close()
@@ -193,14 +197,14 @@ class NimbusHub(Application):
         """Put the control layer together."""
         state = Path(self.state_dir).absolute()
         state.mkdir(mode=0o700, parents=True, exist_ok=True)
+        cluster_file = self._cluster_file()
         snapshots = SnapshotStore(state / "snapshots", parse_memory(self.snapshot_limit))
         environments = self._environments()
         self._executor = LocalExecutor(
             state,
             {name: Path(given["bin"]) for name, given in environments.items()},
             snapshots.unpack,
-            self._declared_hosts(),
-            self.cpu_overcommit,
+            cpu_overcommit=self.cpu_overcommit,
         )
         snapshots.remove_leftovers()
         settings = Settings(
@@ -222,17 +226,11 @@ class NimbusHub(Application):
             sessions=sessions,
             settings=settings,
             clock=SystemClock(),
+            cluster_file=cluster_file,
         )
 
-    def _declared_hosts(self) -> tuple[Host, ...]:
-        hosts = read_cluster(Path(self.cluster_file)) if self.cluster_file else ()
-        for host in hosts:
-            if host.executor != "local":
-                raise InvalidRequest(
-                    f"{self.cluster_file}: host {host.name} wants the executor "
-                    f"{host.executor!r}; there is 'local'"
-                )
-        return hosts
+    def _cluster_file(self) -> ClusterFile | None:
+        return ClusterFile(Path(self.cluster_file), [LOCAL]) if self.cluster_file else None
 
     def _environments(self) -> dict[str, dict[str, str]]:
         own = {
@@ -307,10 +305,10 @@ async def _drain(control: Control, reason: str) -> None:
     acting = asyncio.create_task(control.reconciler.run())
     try:
         async with asyncio.timeout(_DRAIN_SECONDS):
-            for lease in (await control.records.read(control.records.store.live)).leases:
+            for lease in (await control.records.live()).leases:
                 await control.leases.end(lease.id, LeaseState.RELEASED, reason)
             with control.bus.subscribe(lambda _: True) as changes:
-                while any((await control.records.read(control.records.store.live))[:2]):
+                while any((await control.records.live())[:2]):
                     await changes.get(0.5)
     finally:
         acting.cancel()

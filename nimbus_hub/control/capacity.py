@@ -7,35 +7,56 @@ from dataclasses import dataclass
 
 from nimbus_hub.model.host import Gpu, Host, HostState
 from nimbus_hub.model.lease import Lease
+from nimbus_hub.model.slot import Slot
 
 __all__ = ["HostUse", "gpu_counts", "host_uses"]
 
 
+_WHOLE = 1000
+
+
 @dataclass(frozen=True, slots=True)
 class HostUse:
-    """A host, what of it is free, and the lease that holds each GPU (by index)."""
+    """A host, what of it is free, and who holds each GPU (by index): leases and shares."""
 
     host: Host
     cpus_free_milli: int
     memory_free_bytes: int
-    gpu_holders: dict[int, str]
+    gpu_shares: dict[int, dict[str, int]]
 
     def free_gpus(self) -> list[Gpu]:
         """Return the devices nobody holds."""
-        return [gpu for gpu in self.host.gpus if gpu.index not in self.gpu_holders]
+        return [gpu for gpu in self.host.gpus if gpu.index not in self.gpu_shares]
+
+    def gpu_leases(self, index: int) -> list[str]:
+        """Return the leases that hold a device or a share of it."""
+        return list(self.gpu_shares.get(index, ()))
+
+    def gpu_free_milli(self, index: int) -> int:
+        """Return what of a device is free, in thousandths."""
+        return max(0, _WHOLE - sum(self.gpu_shares.get(index, {}).values()))
 
 
 def host_uses(hosts: Sequence[Host], leases: Iterable[Lease]) -> tuple[HostUse, ...]:
     """Return the use of every host, in their order."""
-    held = [(slot, lease.id) for lease in leases if lease.state.is_holding for slot in lease.slots]
-    return tuple(
-        HostUse(
-            host,
-            host.cpus_milli - sum(s.cpus_milli for s, _ in held if s.host == host.name),
-            host.memory_bytes - sum(s.memory_bytes for s, _ in held if s.host == host.name),
-            {gpu: lease for s, lease in held if s.host == host.name for gpu in s.gpus},
-        )
-        for host in hosts
+    held: dict[str, list[tuple[Slot, str]]] = {}
+    for lease in leases:
+        for slot in lease.slots if lease.state.is_holding else ():
+            held.setdefault(slot.host, []).append((slot, lease.id))
+    return tuple(_use(host, held.get(host.name, [])) for host in hosts)
+
+
+def _use(host: Host, held: Sequence[tuple[Slot, str]]) -> HostUse:
+    shares: dict[int, dict[str, int]] = {}
+    for slot, lease_id in held:
+        for index in slot.gpus:
+            device = shares.setdefault(index, {})
+            device[lease_id] = device.get(lease_id, 0) + slot.gpu_milli
+    return HostUse(
+        host,
+        host.cpus_milli - sum(slot.cpus_milli for slot, _ in held),
+        host.memory_bytes - sum(slot.memory_bytes for slot, _ in held),
+        shares,
     )
 
 

@@ -5,16 +5,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from nimbus_hub.clock import Clock
+from nimbus_hub.control.absences import Absences
 from nimbus_hub.control.bus import Bus
+from nimbus_hub.control.cluster_file import ClusterFile
+from nimbus_hub.control.granting import Granting
 from nimbus_hub.control.inventory import Inventory
 from nimbus_hub.control.jobs import Jobs
 from nimbus_hub.control.leases import Leases
+from nimbus_hub.control.leftovers import Leftovers
 from nimbus_hub.control.logs import Logs
 from nimbus_hub.control.metrics import Metrics
 from nimbus_hub.control.reaper import Reaper
 from nimbus_hub.control.reconciler import Reconciler
 from nimbus_hub.control.records import Records
 from nimbus_hub.control.runner import Runner
+from nimbus_hub.control.scheduling import Policy, Scheduling, ShippedPolicy
 from nimbus_hub.control.sessions import Sessions
 from nimbus_hub.control.settings import Settings
 from nimbus_hub.control.snapshots import Snapshots
@@ -37,6 +42,8 @@ class Control:
         sessions: Sessions,
         settings: Settings,
         clock: Clock,
+        cluster_file: ClusterFile | None = None,
+        policy: Policy | None = None,
     ) -> None:
         self.settings = settings
         self.clock = clock
@@ -44,20 +51,34 @@ class Control:
         self.bus = Bus()
         self.metrics = Metrics()
         self.records = Records(store, self.bus, clock)
-        self.inventory = Inventory(executors)
-        self.leases = Leases(self.records, self.inventory, settings)
-        self.jobs = Jobs(self.records, self.leases, self.inventory, self.snapshots)
+        self.inventory = Inventory(executors, file=cluster_file, records=self.records)
+        self.metrics.follow_file(lambda: self.inventory.file_error)
+        self._absences = Absences(self.inventory, clock, settings.host_patience)
+        self._leftovers = Leftovers(
+            self.records, self.inventory, self._absences, settings.stop_grace
+        )
+        self.scheduling = Scheduling(
+            self.records, self.inventory, self._leftovers, policy or ShippedPolicy()
+        )
+        self.leases = Leases(self.records, self.inventory, settings, self.scheduling)
+        self.jobs = Jobs(self.records, self.leases, self.scheduling, self.snapshots)
         self.logs = Logs(self.records, self.jobs, self.inventory)
-        reaper = Reaper(self.records, self.leases, settings, sessions, self.metrics)
-        runner = Runner(self.records, self.inventory, settings)
-        self.reconciler = Reconciler(
-            self.records,
-            self.inventory,
-            self.leases,
-            reaper,
-            runner,
-            self.metrics,
-            sweep=settings.sweep,
+        self.reconciler = self._reconciler(sessions)
+
+    def _reconciler(self, sessions: Sessions) -> Reconciler:
+        records, inventory, metrics = self.records, self.inventory, self.metrics
+        absences, leftovers = self._absences, self._leftovers
+        return Reconciler(
+            records,
+            inventory,
+            self.scheduling,
+            absences,
+            leftovers,
+            Granting(records, self.leases, self.scheduling, metrics),
+            Reaper(records, self.leases, self.settings, sessions, absences, metrics),
+            Runner(records, inventory, self.settings, absences, leftovers, metrics),
+            metrics,
+            sweep=self.settings.sweep,
         )
 
     def close(self) -> None:

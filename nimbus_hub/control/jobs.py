@@ -7,12 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 
-from nimbus_hub.control.inventory import Inventory
 from nimbus_hub.control.leases import Leases
 from nimbus_hub.control.records import Records
+from nimbus_hub.control.scheduling import Scheduling
 from nimbus_hub.control.snapshots import Snapshots
 from nimbus_hub.control.tokens import new_id
-from nimbus_hub.control.view import scheduler_snapshot
 from nimbus_hub.errors import Conflict, Ended
 from nimbus_hub.masters.registry import master
 from nimbus_hub.model.job import Job, Launch
@@ -20,14 +19,15 @@ from nimbus_hub.model.lease import Lease, LeaseKind
 from nimbus_hub.model.replica import Replica
 from nimbus_hub.model.slot import SlotGroup
 from nimbus_hub.model.text import one_line
-from nimbus_hub.scheduler.explain import dry_run
-from nimbus_hub.scheduler.plan import Grant, Wait
+from nimbus_hub.model.wishes import Wishes
+from nimbus_hub.scheduler.decisions import Preview
 
 __all__ = ["JobView", "Jobs"]
 
 log = logging.getLogger(__name__)
 
 _LONGEST_NAME = 100
+_NO_WISHES = Wishes()
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,12 +46,12 @@ class Jobs:
         self,
         records: Records,
         leases: Leases,
-        inventory: Inventory,
+        scheduling: Scheduling,
         snapshots: Snapshots,
     ) -> None:
         self._records = records
         self._leases = leases
-        self._inventory = inventory
+        self._scheduling = scheduling
         self._snapshots = snapshots
 
     async def submit(
@@ -62,9 +62,11 @@ class Jobs:
         *,
         name: str = "",
         length: timedelta | None = None,
+        wishes: Wishes = _NO_WISHES,
+        is_admin: bool = False,
     ) -> JobView:
         """Record a job and the wish for its lease, in one write."""
-        lease = self._draft(owner, launch, groups, name, length)
+        lease = self._draft(owner, launch, groups, name, length, wishes, is_admin=is_admin)
         if launch.snapshot is not None:
             await self._snapshots.check(owner, launch.snapshot)
         job = Job(
@@ -87,12 +89,13 @@ class Jobs:
         *,
         name: str = "",
         length: timedelta | None = None,
-    ) -> Grant | Wait:
+        wishes: Wishes = _NO_WISHES,
+        is_admin: bool = False,
+    ) -> Preview:
         """Return what submitting would do now; change nothing."""
-        lease = self._draft(owner, launch, groups, name, length)
-        live = await self._records.read(self._records.store.live)
-        snapshot = scheduler_snapshot(self._inventory.hosts, live.leases)
-        return dry_run(snapshot, lease.groups, lease.length, self._records.clock.now())
+        lease = self._draft(owner, launch, groups, name, length, wishes, is_admin=is_admin)
+        live = await self._records.live()
+        return self._scheduling.preview(lease, live.leases, self._records.clock.now())
 
     async def get(self, job_id: str, owner: str | None = None) -> JobView:
         """Return a job as people see it; raise NotFound, also for another owner's."""
@@ -124,7 +127,7 @@ class Jobs:
             if job.state.is_end:
                 raise Ended(f"job {job.id} ended already: {job.headline}")
             try:
-                (job,) = await self._records.save(
+                job = await self._records.note(
                     replace(job, progress=progress, progress_message=message)
                 )
             except Conflict:
@@ -138,6 +141,9 @@ class Jobs:
         groups: Sequence[SlotGroup],
         name: str,
         length: timedelta | None,
+        wishes: Wishes,
+        *,
+        is_admin: bool,
     ) -> Lease:
         master(launch.framework).check(launch, groups)
         return self._leases.draft(
@@ -147,6 +153,8 @@ class Jobs:
             name=name or _name_of(launch),
             environment=launch.environment,
             length=length,
+            wishes=wishes,
+            is_admin=is_admin,
         )
 
 

@@ -7,30 +7,45 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
+from weakref import WeakValueDictionary
 
+from nimbus_hub.control.admission import check_quotas, check_wishes
 from nimbus_hub.control.inventory import Inventory
+from nimbus_hub.control.promises import Promises
 from nimbus_hub.control.records import Records
+from nimbus_hub.control.scheduling import Scheduling
 from nimbus_hub.control.settings import Settings
 from nimbus_hub.control.tokens import new_id
 from nimbus_hub.errors import Conflict, Ended, Impossible, InvalidRequest, Unavailable
 from nimbus_hub.model.lease import Lease, LeaseKind, LeaseState
 from nimbus_hub.model.policy import LeasePolicy
 from nimbus_hub.model.slot import SlotGroup
-from nimbus_hub.scheduler.explain import refuse
+from nimbus_hub.model.wishes import Wishes
 
 __all__ = ["Leases"]
 
 log = logging.getLogger(__name__)
 
+_NO_WISHES = Wishes()
+
 
 class Leases:
     """What may be done with leases; a write that lost a race is tried again."""
 
-    def __init__(self, records: Records, inventory: Inventory, settings: Settings) -> None:
+    def __init__(
+        self,
+        records: Records,
+        inventory: Inventory,
+        settings: Settings,
+        scheduling: Scheduling,
+    ) -> None:
         self._records = records
         self._inventory = inventory
         self._settings = settings
-        self._requests = asyncio.Lock()
+        self._scheduling = scheduling
+        self._promises = Promises(records, scheduling)
+        # One request at a time for one session; who has none waiting is forgotten.
+        self._turns = WeakValueDictionary[tuple[str, str], asyncio.Lock]()
 
     def policy(self, kind: LeaseKind) -> LeasePolicy:
         """Return the bounds for leases of a kind."""
@@ -46,10 +61,13 @@ class Leases:
         environment: str = "default",
         length: timedelta | None = None,
         wait: timedelta | None = None,
+        wishes: Wishes = _NO_WISHES,
+        is_admin: bool = False,
     ) -> Lease:
         """Return a lease that could be asked for, not yet recorded.
 
-        Raises InvalidRequest for bounds that policy sets and Impossible for what no host has.
+        Raises InvalidRequest for bounds that policy sets, Forbidden for what only others may
+        ask for (``is_admin``: nothing is), and Impossible for what could never be granted.
         """
         if environment not in self._settings.environments:
             known = ", ".join(sorted(self._settings.environments))
@@ -64,17 +82,21 @@ class Leases:
             length=self.policy(kind).length(length),
             created_at=now,
             environment=environment,
+            wishes=wishes,
             reason="being scheduled",
             wait_until=None if wait is None else now + wait,
         )
+        cluster = self._scheduling.cluster
+        check_wishes(lease, cluster, self._scheduling.hosts, is_admin=is_admin)
+        check_quotas(lease, cluster)
         self._refuse_impossible(lease)
         return lease
 
     async def request(self, lease: Lease) -> Lease:
         """Record a drafted lease; it is queued from here on."""
-        async with self._requests:
-            if lease.kind is LeaseKind.SESSION:
-                await self._refuse_second(lease)
+        if lease.kind is LeaseKind.SESSION:
+            await self._add_session(lease)
+        else:
             await self._records.add(lease)
         log.info("lease %s queued for %s", lease.id, lease.owner)
         return lease
@@ -94,12 +116,22 @@ class Leases:
         """Move the end of a lease to ``length`` from now, within policy.
 
         A renewal that would not move the end by a second changes nothing and succeeds, so
-        that two tabs that renew at once count as one.
+        that two tabs that renew at once count as one. What it does to others who wait is
+        weighed, and told in ``note``.
         """
-        before, lease = await self._change(lease_id, lambda lease: self._renewed(lease, length))
-        if lease is not before:
-            log.info("lease %s renewed until %s", lease.id, lease.expires_at)
-        return lease
+        while True:
+            lease = await self._records.lease(lease_id)
+            now = self._records.clock.now()
+            renewed = self._renewed(lease, length, now)
+            if renewed is lease:
+                return lease
+            changed = await self._promises.weigh(renewed, now)
+            try:
+                (lease, *_) = await self._records.save(*changed)
+            except Conflict:
+                continue
+            log.info("lease %s renewed until %s %s", lease.id, lease.expires_at, lease.note)
+            return lease
 
     async def release(self, lease_id: str, reason: str) -> Lease:
         """Ask for the end of a lease; what holds it is stopped first."""
@@ -129,7 +161,7 @@ class Leases:
         return lease
 
     def can_renew(self, lease: Lease, now: datetime) -> bool:
-        """Tell whether a renewal now would move the end."""
+        """Tell whether policy allows a renewal now to move the end; promises are not asked."""
         try:
             return self._renewed(lease, None, now) is not lease
         except Conflict:
@@ -137,14 +169,15 @@ class Leases:
 
     async def _change(self, lease_id: str, decide: Callable[[Lease], Lease]) -> tuple[Lease, Lease]:
         """Return a lease before and after a change; the same twice if none was needed."""
+        lease = self._records.known(lease_id) or await self._records.lease(lease_id)
         while True:
-            lease = await self._records.lease(lease_id)
             changed = decide(lease)
             if changed is lease:
                 return lease, lease
             try:
                 (saved,) = await self._records.save(changed)
             except Conflict:
+                lease = await self._records.lease(lease_id)
                 continue
             return lease, saved
 
@@ -172,18 +205,14 @@ class Leases:
             reason=f"{lease.reason}; its documents were saved",
         )
 
-    def _renewed(
-        self, lease: Lease, length: timedelta | None, now: datetime | None = None
-    ) -> Lease:
+    def _renewed(self, lease: Lease, length: timedelta | None, now: datetime) -> Lease:
         self._refuse_ended(lease)
         if lease.target is not None:
             raise Ended(f"lease {lease.id} is ending: {lease.reason}; start again after it")
         if lease.expires_at is None or lease.latest_end is None:
             raise Conflict(f"lease {lease.id} is still queued; it can be renewed once granted")
         policy = self.policy(lease.kind)
-        end = policy.renewed_end(
-            now or self._records.clock.now(), lease.expires_at, lease.latest_end, length
-        )
+        end = policy.renewed_end(now, lease.expires_at, lease.latest_end, length)
         if lease.expires_at >= lease.latest_end:
             raise Conflict(
                 f"lease {lease.id} cannot be renewed past {lease.latest_end:%Y-%m-%d %H:%M} UTC, "
@@ -200,7 +229,7 @@ class Leases:
 
     def _refuse_impossible(self, lease: Lease) -> None:
         try:
-            refuse(lease.groups, self._inventory.hosts)
+            self._scheduling.refuse(lease)
         except Impossible:
             if self._inventory.is_complete:
                 raise
@@ -220,17 +249,15 @@ class Leases:
                 f"({lease.reason or lease.state}); start a new session or job"
             )
 
-    async def _refuse_second(self, lease: Lease) -> None:
-        """Two leases for one server would mean slots that nobody uses."""
-        live = await self._records.read(
-            self._records.store.leases,
-            owner=lease.owner,
-            kind=LeaseKind.SESSION,
-            name=lease.name,
-            is_live=True,
-        )
-        if live:
-            raise Conflict(
-                f"session {lease.name or 'default'!r} of {lease.owner} holds lease "
-                f"{live[0].id} already; release it first"
-            )
+    async def _add_session(self, lease: Lease) -> None:
+        """Record a session's lease unless it has one: two would mean slots that nobody uses."""
+        session = (lease.owner, lease.name)
+        turn = self._turns.setdefault(session, asyncio.Lock())
+        async with turn:
+            held = await self._records.session(*session)
+            if held is not None:
+                raise Conflict(
+                    f"session {lease.name or 'default'!r} of {lease.owner} holds lease "
+                    f"{held.id} already; release it first"
+                )
+            await self._records.add(lease)

@@ -10,7 +10,7 @@ from nimbus_hub.control.inventory import Inventory
 from nimbus_hub.control.jobs import Jobs, JobView
 from nimbus_hub.control.records import Records
 from nimbus_hub.errors import NotFound, Unavailable
-from nimbus_hub.model.job import Job
+from nimbus_hub.model.job import Job, JobState
 from nimbus_hub.model.replica import LogChunk, Replica
 
 __all__ = ["LogPart", "Logs"]
@@ -43,8 +43,11 @@ class Logs:
     async def replicas(
         self, job: Job, name: str | None = None, attempt: int | None = None
     ) -> tuple[Replica, ...]:
-        """Return the replicas of an attempt (0: of all), or the one of a name; raise NotFound."""
-        wanted = None if attempt == 0 else attempt or job.attempt
+        """Return the replicas of an attempt (0: of all), or the one of a name; raise NotFound.
+
+        Without an attempt those of the present one, or of the last while a job waits again.
+        """
+        wanted = None if attempt == 0 else attempt or _shown_attempt(job)
         replicas = await self._records.replicas(job.id, wanted)
         if name is None:
             return replicas
@@ -120,6 +123,10 @@ class Logs:
                 complete.add(replica.id)
             if part.chunk.data or part.chunk.is_complete:
                 yield part
+
+
+def _shown_attempt(job: Job) -> int:
+    return max(1, job.attempt - (job.state is JobState.QUEUED))
 
 
 def _whole(chunk: LogChunk) -> LogChunk:

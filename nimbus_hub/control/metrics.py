@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter as Tally
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -13,6 +13,8 @@ from nimbus_hub.model.job import Job, JobState
 from nimbus_hub.model.lease import Lease, LeaseState
 
 __all__ = ["Metrics"]
+
+_WAITS = (0.1, 1, 10, 60, 600, 3600, 6 * 3600, 24 * 3600, float("inf"))
 
 
 class Metrics:
@@ -30,11 +32,35 @@ class Metrics:
             registry=self.registry,
         )
         self.grants = Counter("nimbus_grants", "Leases granted", registry=self.registry)
+        self.preemptions = Counter(
+            "nimbus_preemptions", "Leases taken away for others", registry=self.registry
+        )
+        self.lost = Counter(
+            "nimbus_lost_leases", "Leases lost with their host or server", registry=self.registry
+        )
+        self.requeues = Counter(
+            "nimbus_requeues",
+            "Jobs that wait again, by what became of their lease",
+            ["cause"],
+            registry=self.registry,
+        )
+        self.queue_seconds = Histogram(
+            "nimbus_queue_seconds",
+            "From a request until it was granted or given up",
+            ["outcome"],
+            buckets=_WAITS,
+            registry=self.registry,
+        )
         self.pass_seconds = Histogram(
             "nimbus_pass_seconds", "Length of a pass of the reconciler", registry=self.registry
         )
         self.errors = Counter(
             "nimbus_reconciler_errors", "Passes and steps that failed", registry=self.registry
+        )
+        self.file_refused = Gauge(
+            "nimbus_cluster_file_refused",
+            "1 while the cluster file has a fault and what it said before holds on",
+            registry=self.registry,
         )
         self.reclaim_seconds = Histogram(
             "nimbus_reclaim_seconds",
@@ -58,19 +84,22 @@ class Metrics:
             if not job_state.is_end:
                 self.jobs.labels(state=job_state.value).set(job_states[job_state])
         models = {(host.name, gpu.index): gpu.model for host in hosts for gpu in host.gpus}
-        held = Tally(
-            models.get((slot.host, index), "unknown")
-            for lease in leases
-            if lease.state.is_holding
-            for slot in lease.slots
-            for index in slot.gpus
-        )
+        held = _held_milli(leases, models)
         # A model whose last host has gone must not keep its last figures.
         self.gpus.clear()
         self.gpus_held.clear()
         for model, count in Tally(models.values()).items():
             self.gpus.labels(model=model).set(count)
-            self.gpus_held.labels(model=model).set(held[model])
+            self.gpus_held.labels(model=model).set(held[model] / 1000)
+
+    def follow_file(self, error: Callable[[], str]) -> None:
+        """Have the gauge of the cluster file say whether there is an error."""
+        self.file_refused.set_function(lambda: float(bool(error())))
+
+    def waited(self, lease: Lease, now: datetime, outcome: str) -> None:
+        """Note that a lease waits no longer."""
+        waited = (now - lease.created_at).total_seconds()
+        self.queue_seconds.labels(outcome=outcome).observe(max(0.0, waited))
 
     def text(self) -> bytes:
         """Return the figures in Prometheus's text format."""
@@ -78,3 +107,13 @@ class Metrics:
 
     def _gauge(self, name: str, help_text: str, label: str) -> Gauge:
         return Gauge(name, help_text, [label], registry=self.registry)
+
+
+def _held_milli(leases: Iterable[Lease], models: Mapping[tuple[str, int], str]) -> Tally[str]:
+    """Return how many thousandths of the devices of each model leases hold."""
+    held: Tally[str] = Tally()
+    for lease in leases:
+        for slot in lease.slots if lease.state.is_holding else ():
+            for index in slot.gpus:
+                held[models.get((slot.host, index), "unknown")] += slot.gpu_milli
+    return held

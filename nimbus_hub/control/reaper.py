@@ -7,9 +7,10 @@ that is gone the lease is over. A lease is never over while what holds it still 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from datetime import datetime, timedelta
 
+from nimbus_hub.control.absences import Absences
 from nimbus_hub.control.bus import Warned
 from nimbus_hub.control.leases import Leases
 from nimbus_hub.control.metrics import Metrics
@@ -34,30 +35,42 @@ class Reaper:
         leases: Leases,
         settings: Settings,
         sessions: Sessions,
+        absences: Absences,
         metrics: Metrics,
     ) -> None:
         self._records = records
         self._leases = leases
         self._settings = settings
         self._sessions = sessions
+        self._absences = absences
         self._metrics = metrics
         self._warned: dict[str, tuple[datetime, timedelta]] = {}
         self._missed: frozenset[str] = frozenset()
+        self._left_over: set[tuple[str, str]] = set()
 
-    async def step(self, leases: Sequence[Lease], now: datetime) -> None:
-        """Record the end of every lease that is due, and warn of those that come close."""
-        for lease in leases:
-            ending = self._due(lease, now)
-            if ending is not None:
-                try:
-                    await self._records.save(ending)
-                except Conflict:
-                    continue  # Renewed or ended meanwhile: the next pass decides again.
-                log.info("lease %s %s: %s", lease.id, ending.public_state, ending.reason)
-            elif lease.expires_at is not None and lease.target is None:
+    async def step(self, leases: Sequence[Lease], now: datetime) -> tuple[Lease, ...]:
+        """Record the end of every lease that is due, and warn of those that come close.
+
+        Returns those that are still live, as they are now.
+        """
+        seen = [await self._step(lease, now) for lease in leases]
+        live = tuple(lease for lease in seen if not lease.state.is_end)
+        ids = {lease.id for lease in live}
+        self._warned = {key: value for key, value in self._warned.items() if key in ids}
+        return live
+
+    async def _step(self, lease: Lease, now: datetime) -> Lease:
+        ending = self._due(lease, now)
+        if ending is None:
+            if lease.expires_at is not None and lease.target is None:
                 self._warn(lease, lease.expires_at - now)
-        live = {lease.id for lease in leases}
-        self._warned = {key: value for key, value in self._warned.items() if key in live}
+            return lease
+        try:
+            (ending,) = await self._records.save(ending)
+        except Conflict:
+            return lease  # Renewed or ended meanwhile: the next pass decides again.
+        self._note(ending, now)
+        return ending
 
     def next_due(self, lease: Lease) -> datetime | None:
         """Return when this lease needs the reaper again, if that is known."""
@@ -88,15 +101,17 @@ class Reaper:
         """End session leases whose server the hub has not known in two sweeps.
 
         Two, because a server that is just being started or stopped may be missed once.
+        Servers whose lease was lost with its host are stopped, should the hub still have them.
         """
         sessions = [
             lease
             for lease in leases
             if lease.kind is LeaseKind.SESSION and lease.state.is_holding and lease.target is None
         ]
-        if not sessions:
+        if not sessions and not self._left_over:
             return
         running = await self._sessions.running()
+        await self._stop_left_over(running, leases)
         missing = {lease.id for lease in sessions if (lease.owner, lease.name) not in running}
         for lease in sessions:
             if lease.id in missing & self._missed:
@@ -110,7 +125,25 @@ class Reaper:
             await self._records.save(lost)
         except Conflict:
             return
-        log.info("lease %s lost: its server is gone", lease.id)
+        self._note(lost, now)
+
+    async def _stop_left_over(self, running: Set[tuple[str, str]], leases: Sequence[Lease]) -> None:
+        # One of that name that was started since then has a lease of its own.
+        sessions = (lease for lease in leases if lease.kind is LeaseKind.SESSION)
+        self._left_over -= {(lease.owner, lease.name) for lease in sessions}
+        self._left_over &= running
+        for owner, name in sorted(self._left_over):
+            await self._sessions.stop(owner, name)
+
+    def _note(self, lease: Lease, now: datetime) -> None:
+        """Tell of an end that was recorded."""
+        log.info("lease %s %s: %s", lease.id, lease.public_state, lease.reason)
+        if LeaseState.LOST in (lease.state, lease.target):
+            self._metrics.lost.inc()
+        if lease.granted_at is None:
+            self._metrics.waited(lease, now, "given up")
+        if lease.state.is_end and lease.slots and lease.kind is LeaseKind.SESSION:
+            self._left_over.add((lease.owner, lease.name))
 
     def _due(self, lease: Lease, now: datetime) -> Lease | None:
         """Return the lease with its end asked for, or None when it is not due."""
@@ -120,6 +153,9 @@ class Reaper:
             waited = format_duration(now - lease.created_at)
             reason = f"nothing was free within {waited} ({lease.reason})"
             return lease.ended(LeaseState.CANCELLED, reason, now)
+        lost = self._lost(lease, now)
+        if lost is not None:
+            return lost
         if lease.target is not None or lease.expires_at is None:
             return None
         if now >= lease.expires_at:
@@ -131,6 +167,17 @@ class Reaper:
             late = f"the session did not start within {format_duration(self._settings.start)}"
             return lease.ending(LeaseState.LOST, late, now)
         return None
+
+    def _lost(self, lease: Lease, now: datetime) -> Lease | None:
+        """Return a lease that ends because a host of it is given up, or None."""
+        if lease.kind is LeaseKind.JOB and lease.target is not None:
+            return None
+        reason = self._absences.reason_for(lease)
+        if not reason:
+            return None
+        if lease.kind is LeaseKind.JOB:  # Replicas on its other hosts are stopped first.
+            return lease.ending(LeaseState.LOST, reason, now)
+        return lease.ended(LeaseState.LOST, reason, now)
 
     def _warn(self, lease: Lease, left: timedelta) -> None:
         """Publish the most urgent warning that is due, once for each end of the lease."""

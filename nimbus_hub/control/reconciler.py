@@ -12,22 +12,22 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence, Set
 from contextlib import suppress
-from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import partial
 
+from nimbus_hub.control.absences import Absences
+from nimbus_hub.control.granting import Granting
 from nimbus_hub.control.inventory import Inventory
-from nimbus_hub.control.leases import Leases
+from nimbus_hub.control.leftovers import Leftovers
 from nimbus_hub.control.metrics import Metrics
 from nimbus_hub.control.reaper import Reaper
 from nimbus_hub.control.records import Records
 from nimbus_hub.control.runner import Runner
+from nimbus_hub.control.scheduling import Scheduling
 from nimbus_hub.control.specs import job_id_of
-from nimbus_hub.control.view import scheduler_snapshot
 from nimbus_hub.errors import Conflict, Unavailable
 from nimbus_hub.model.job import Job, JobState
-from nimbus_hub.model.lease import Lease, LeaseKind, LeaseState
-from nimbus_hub.scheduler.plan import Wait, plan
+from nimbus_hub.model.lease import Lease, LeaseKind
 
 __all__ = ["Reconciler"]
 
@@ -36,6 +36,7 @@ log = logging.getLogger(__name__)
 _TICK = timedelta(seconds=1)
 _IDLE = timedelta(seconds=10)
 _INVENTORY = timedelta(minutes=1)
+_LEFTOVERS = "leftovers"
 _LONGEST_BACKOFF_SECONDS = 30.0
 
 
@@ -46,7 +47,10 @@ class Reconciler:
         self,
         records: Records,
         inventory: Inventory,
-        leases: Leases,
+        scheduling: Scheduling,
+        absences: Absences,
+        leftovers: Leftovers,
+        granting: Granting,
         reaper: Reaper,
         runner: Runner,
         metrics: Metrics,
@@ -55,7 +59,10 @@ class Reconciler:
     ) -> None:
         self._records = records
         self._inventory = inventory
-        self._leases = leases
+        self._scheduling = scheduling
+        self._absences = absences
+        self._leftovers = leftovers
+        self._granting = granting
         self._reaper = reaper
         self._runner = runner
         self._metrics = metrics
@@ -75,6 +82,8 @@ class Reconciler:
     async def run(self) -> None:
         """Act until cancelled."""
         await self._inventory.refresh()
+        await self._scheduling.load()
+        await self._leftovers.load()
         self._inventory.watch(self._hear)
         chores = [
             asyncio.create_task(self._every(_INVENTORY, self._refresh)),
@@ -89,21 +98,24 @@ class Reconciler:
 
     async def make_pass(self) -> datetime:
         """Look at everything once; return when to look again at the latest."""
-        live = await self._records.read(self._records.store.live)
+        live = await self._records.live()
         now = self._records.clock.now()
-        await self._reaper.step(live.leases, now)
-        await self._grant(live.leases, now)
-        leases = {lease.id: lease.version for lease in live.leases}
+        self._absences.look()
+        held = await self._reaper.step(live.leases, now)
+        await self._granting.step(held, now)
+        leases = {lease.id: lease.version for lease in held}
         for job in live.jobs:
             versions = (job.version, leases.get(job.lease_id, 0))
             self._take(job.id, versions, partial(self._runner.step, job), now)
-        for lease in live.leases:
+        for lease in held:
             if lease.kind is LeaseKind.SESSION and lease.target is not None:
                 step = partial(self._reaper.end_session, lease)
                 self._take(lease.id, (lease.version,), step, now)
+        if self._leftovers.are_within_reach:
+            self._take(_LEFTOVERS, (), self._leftovers.clear, now)
         self._forget_all_but({*leases, *(job.id for job in live.jobs)})
-        self._metrics.observe(self._inventory.hosts, live.leases, live.jobs, now)
-        return self._next_look(live.leases, live.jobs, now)
+        self._metrics.observe(self._inventory.hosts, held, live.jobs, now)
+        return self._next_look(held, live.jobs, now)
 
     async def settle(self) -> None:
         """Wait for the steps that are under way."""
@@ -136,38 +148,6 @@ class Reconciler:
             with suppress(TimeoutError):
                 async with asyncio.timeout(max(pause, 0.01)):
                     await self._woken.wait()
-
-    async def _grant(self, leases: Sequence[Lease], now: datetime) -> None:
-        """Have the scheduler decide, and record what it decided in one write."""
-        queued = {
-            lease.id: lease
-            for lease in leases
-            if lease.state is LeaseState.QUEUED and lease.target is None
-        }
-        if not queued:
-            return
-        decided = plan(scheduler_snapshot(self._inventory.hosts, leases), now)
-        granted = [
-            lease.granted(grant.slots, now, self._leases.policy(lease.kind).latest_end)
-            for grant in decided.grants
-            for lease in [queued[grant.lease_id]]
-        ]
-        waiting = [
-            told
-            for wait in decided.waits
-            for lease in [queued[wait.lease_id]]
-            if (told := _told(lease, wait)) != lease
-        ]
-        if not granted and not waiting:
-            return
-        try:
-            await self._records.save(*(granted + waiting))
-        except Conflict:
-            self.wake()
-            return
-        self._metrics.grants.inc(len(granted))
-        for lease in granted:
-            log.info("lease %s granted on %s", lease.id, lease.slots[0].host)
 
     def _take(
         self,
@@ -225,6 +205,7 @@ class Reconciler:
             lease.target is not None for lease in leases
         )
         times = [self._reaper.next_due(lease) for lease in leases]
+        times += [self._granting.next_due, self._absences.next_due(leases)]
         known = [time for time in times if time is not None and time > now]
         warnings = _TICK if any(lease.state.is_holding for lease in leases) else _IDLE
         return min([now + (_TICK if is_moving else warnings), *known])
@@ -242,10 +223,12 @@ class Reconciler:
 
     async def _refresh(self) -> None:
         await self._inventory.refresh()
+        self._absences.look()
+        await self._scheduling.refresh()
         self.wake()
 
     async def _sweep_sessions(self) -> None:
-        live = await self._records.read(self._records.store.live)
+        live = await self._records.live()
         await self._reaper.sweep(live.leases)
 
 
@@ -253,8 +236,3 @@ def _pause_seconds(first: float, failures: int) -> float:
     """Return how long to wait after so many failures: twice as long each time, bounded."""
     doublings = min(failures, 20)  # 2**1024 is no float any more.
     return min(first * 2.0**doublings, _LONGEST_BACKOFF_SECONDS)
-
-
-def _told(lease: Lease, wait: Wait) -> Lease:
-    """Return a waiting lease with what the scheduler says of it."""
-    return replace(lease, position=wait.position, reason=wait.reason, starts_by=wait.starts_by)

@@ -11,10 +11,15 @@ import logging
 from collections.abc import Sequence
 from dataclasses import replace
 
+from nimbus_hub.control.absences import Absences
 from nimbus_hub.control.inventory import Inventory
+from nimbus_hub.control.leftovers import Leftovers
+from nimbus_hub.control.metrics import Metrics
 from nimbus_hub.control.records import Records
+from nimbus_hub.control.requeue import TAKEN, requeued
 from nimbus_hub.control.settings import Settings
 from nimbus_hub.control.specs import attempt_replicas, replica_spec
+from nimbus_hub.control.tokens import new_id
 from nimbus_hub.errors import InvalidRequest, NimbusError, Unavailable
 from nimbus_hub.executors.base import Executor
 from nimbus_hub.masters.base import Master, Outcome, Verdict
@@ -37,10 +42,21 @@ _TAIL_BYTES = 4096
 class Runner:
     """Drives jobs: starts attempts, watches replicas, ends what is over."""
 
-    def __init__(self, records: Records, inventory: Inventory, settings: Settings) -> None:
+    def __init__(
+        self,
+        records: Records,
+        inventory: Inventory,
+        settings: Settings,
+        absences: Absences,
+        leftovers: Leftovers,
+        metrics: Metrics,
+    ) -> None:
         self._records = records
         self._inventory = inventory
         self._settings = settings
+        self._absences = absences
+        self._leftovers = leftovers
+        self._metrics = metrics
 
     async def step(self, job: Job) -> None:
         """Take a job one step further; raise Conflict if it was written meanwhile."""
@@ -48,15 +64,21 @@ class Runner:
         if job.state.is_end:
             return
         lease = await self._records.lease(job.lease_id)
-        if job.target is None and (lease.target is not None or lease.state.is_end):
+        is_over = lease.target is not None or lease.state.is_end
+        if job.target is None and is_over and lease.target not in TAKEN:
             (job,) = await self._records.save(job.stopping(lease.reason))
         if job.state is JobState.QUEUED:
             if job.target is not None:
                 await self._finish(job, lease, JobState.STOPPED, job.reason)
-                return
-            if lease.state is not LeaseState.GRANTED:
-                return
-            job, lease = await self._begin(job, lease)
+            elif lease.target in TAKEN:
+                await self._requeue(job, lease)
+            elif lease.state is LeaseState.GRANTED:
+                await self._run(*await self._begin(job, lease))
+        else:
+            await self._run(job, lease)
+
+    async def _run(self, job: Job, lease: Lease) -> None:
+        """Bring the replicas of a job that has its slots to how they should be."""
         try:
             gang = _master(job)
         except NimbusError as error:
@@ -65,7 +87,7 @@ class Runner:
         replicas = await self._records.replicas(job.id, job.attempt)
         job, replicas = await self._observe(job, lease, replicas, gang)
         try:
-            verdict = gang.judge(replicas)
+            verdict = gang.judge(_by_themselves(replicas, lease))
         except Exception as error:
             log.exception("job %s cannot be judged", job.id)
             await self._give_up(job, _failed_in(job, error))
@@ -74,7 +96,9 @@ class Runner:
 
     async def _begin(self, job: Job, lease: Lease) -> tuple[Job, Lease]:
         now = self._records.clock.now()
-        starting = job.moved(JobState.STARTING, started_at=now, reason="")
+        # Why it starts again is still news then.
+        reason = job.reason if job.attempt > 1 else ""
+        starting = job.moved(JobState.STARTING, started_at=now, reason=reason)
         saved = await self._records.save(
             starting, lease.activated(now), new=attempt_replicas(starting, lease)
         )
@@ -100,14 +124,18 @@ class Runner:
     async def _see(self, job: Job, lease: Lease, replica: Replica, gang: Master) -> Replica:
         if replica.state.is_end:
             return replica
-        if self._inventory.has_left(replica.host):
+        # Not before its lease is asked to end for it: till then it would be a failed attempt.
+        given_up = self._absences.reason(replica.host) if lease.target is not None else ""
+        if given_up and self._inventory.has_left(replica.host):
             await self._abandon(replica)
-            reason = f"host {replica.host} is not in the inventory any more"
-            return self._gone(replica, ReplicaState.LOST, reason)
+            return self._gone(replica, ReplicaState.LOST, given_up)
         try:
             executor = self._inventory.executor(replica.host)
             return await self._ask(executor, job, lease, replica, gang)
         except Unavailable as error:
+            if given_up:
+                self._leftovers.add(replica)
+                return self._gone(replica, ReplicaState.LOST, given_up)
             log.warning("replica %s: %s", replica.id, error)
             return replica
         except NimbusError as error:
@@ -119,14 +147,15 @@ class Runner:
     ) -> Replica:
         """Return the replica as its executor tells; start it if that was not done."""
         is_new = replica.state is ReplicaState.CREATED
-        if not is_new or job.target is not None:
+        is_ending = job.target is not None or lease.target is not None
+        if not is_new or is_ending:
             status = await executor.poll(replica.id)
             if status.state is not ReplicaState.CREATED:
                 return _updated(replica, status)
             if replica.state is ReplicaState.RUNNING:
                 reason = "its host knows nothing of it any more"
                 return self._gone(replica, ReplicaState.LOST, reason)
-            if job.target is not None:
+            if is_ending:
                 return replica
             # Asked to start by a service that was killed before the executor had done it.
         try:
@@ -139,6 +168,7 @@ class Runner:
 
     async def _abandon(self, replica: Replica) -> None:
         """Ask everybody to stop a replica of whose host nobody knows any more."""
+        self._leftovers.add(replica)
         for executor in self._inventory.executors:
             try:
                 await executor.stop(replica.id, self._settings.stop_grace.total_seconds())
@@ -151,7 +181,8 @@ class Runner:
     async def _decide(
         self, job: Job, lease: Lease, replicas: Sequence[Replica], verdict: Verdict
     ) -> None:
-        if job.target is None and verdict.outcome is Outcome.RUNNING:
+        is_taken = job.target is None and lease.target in TAKEN
+        if job.target is None and not is_taken and verdict.outcome is Outcome.RUNNING:
             await self._note_running(job, replicas)
             return
         alive = [replica for replica in replicas if not replica.state.is_end]
@@ -161,12 +192,18 @@ class Runner:
             await self._finish(job, lease, job.target, job.reason)
         elif verdict.outcome is Outcome.SUCCEEDED:
             await self._finish(job, lease, JobState.SUCCEEDED, "")
-        else:
+        elif verdict.outcome is Outcome.FAILED:
             reason = await self._blame(verdict.culprit, replicas)
-            if job.attempt < job.attempts:
-                await self._retry(job, lease, reason)
-            else:
+            if job.attempt >= job.attempts:
                 await self._finish(job, lease, JobState.FAILED, reason)
+            elif is_taken:
+                await self._requeue(job, lease, reason)
+            else:
+                await self._retry(job, lease, reason)
+        elif lease.target is LeaseState.PREEMPTED or job.attempt < job.attempts:
+            await self._requeue(job, lease)
+        else:
+            await self._finish(job, lease, JobState.FAILED, lease.reason)
 
     async def _note_running(self, job: Job, replicas: Sequence[Replica]) -> None:
         """Record that a gang is complete, or that it is not in time."""
@@ -208,6 +245,13 @@ class Runner:
         await self._records.save(again, new=attempt_replicas(again, lease))
         log.info("job %s attempt %d of %d", job.id, again.attempt, again.attempts)
 
+    async def _requeue(self, job: Job, lease: Lease, failure: str = "") -> None:
+        """Have a job whose lease was taken away wait for another."""
+        again, over, waiting = requeued(job, lease, new_id("l"), self._records.clock.now(), failure)
+        await self._records.save(again, over, new=[waiting])
+        self._metrics.requeues.labels(cause=over.state.value).inc()
+        log.info("job %s queued again with lease %s: %s", job.id, waiting.id, again.headline)
+
     async def _finish(self, job: Job, lease: Lease, state: JobState, reason: str) -> None:
         now = self._records.clock.now()
         ended = job.ended(state, reason, now)
@@ -237,6 +281,23 @@ class Runner:
         # Others read the reason in a terminal: what a program printed must not act there.
         lines = map(one_line, text.splitlines())
         return [line for line in lines if line][-_LAST_LINES:]
+
+
+def _by_themselves(replicas: Sequence[Replica], lease: Lease) -> Sequence[Replica]:
+    """Return replicas as they were when the lease was taken from them, if it was.
+
+    How they end after that says nothing of the job: one that saves its state and exits with
+    0 when asked to end has not succeeded.
+    """
+    since = lease.ending_at
+    if lease.target not in TAKEN or since is None:
+        return replicas
+    return [
+        replica
+        if replica.ended_at is None or replica.ended_at < since
+        else replace(replica, state=ReplicaState.RUNNING, exit_code=None, ended_at=None)
+        for replica in replicas
+    ]
 
 
 def _master(job: Job) -> Master:

@@ -68,11 +68,12 @@ def _size(given: object) -> Size:
 
 def _slot(given: Mapping[str, object]) -> SlotGroup:
     written = str(given.get("gpus", 0))
-    gpus, model = parse_gpus(written)
-    if model is not None:  # The spawn form knows sizes by their number of GPUs alone.
+    amount = parse_gpus(written)
+    # The spawn form knows sizes by their number of whole GPUs alone.
+    if amount.models or amount.milli != 1000:
         raise InvalidRequest(f"gpus must be a number, got {written!r}")
     cpus, memory = parse_cpus(str(given["cpus"])), parse_memory(str(given["memory"]))
-    return SlotGroup("notebook", 1, cpus, memory, gpus)
+    return SlotGroup("notebook", 1, cpus, memory, amount.gpus)
 
 
 def _policies() -> dict[LeaseKind, LeasePolicy]:
@@ -89,7 +90,8 @@ class Settings:
 
     ``save`` is how long a session that ends may save its documents; ``stop_grace`` how long
     a replica has between being asked to end and being killed; ``start`` how long a granted
-    session, or all replicas of a gang, may take to run.
+    session, or all replicas of a gang, may take to run; ``host_patience`` how long a host
+    may be down before what holds its slots is given up.
     """
 
     api_url: str
@@ -101,3 +103,4 @@ class Settings:
     stop_grace: timedelta = timedelta(seconds=10)
     start: timedelta = timedelta(minutes=5)
     sweep: timedelta = timedelta(seconds=20)
+    host_patience: timedelta = timedelta(minutes=2)

@@ -2,23 +2,76 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
 
+from nimbus_hub.errors import InvalidRequest
+from nimbus_hub.model.cluster import Cluster, Queue
 from nimbus_hub.model.host import Host
 from nimbus_hub.model.lease import Lease, LeaseState
+from nimbus_hub.scheduler.shape import Shape
 from nimbus_hub.scheduler.snapshot import Holding, Snapshot, Waiting
 
-__all__ = ["scheduler_snapshot"]
+__all__ = ["queue_of", "scheduler_snapshot", "waiting_of"]
 
 
-def scheduler_snapshot(hosts: Sequence[Host], leases: Iterable[Lease]) -> Snapshot:
+def scheduler_snapshot(
+    hosts: Sequence[Host],
+    leases: Iterable[Lease],
+    cluster: Cluster,
+    usage: Mapping[str, float],
+    mix: Mapping[Shape, float],
+) -> Snapshot:
     """Return hosts, holdings and waiting requests as the scheduler wants them."""
     holdings, waiting = [], []
     for lease in leases:
         if lease.state.is_holding:
-            holdings.append(Holding(lease.id, lease.owner, lease.slots, lease.expires_at))
+            holdings.append(_holding(lease, queue_of(cluster, lease)))
         elif lease.state is LeaseState.QUEUED and lease.target is None:
-            waiting.append(
-                Waiting(lease.id, lease.owner, lease.groups, lease.length, lease.created_at)
-            )
-    return Snapshot(tuple(hosts), tuple(holdings), tuple(waiting))
+            waiting.append(waiting_of(lease))
+    return Snapshot(tuple(hosts), tuple(holdings), tuple(waiting), cluster, usage, mix)
+
+
+def waiting_of(lease: Lease) -> Waiting:
+    """Return a queued lease as a request."""
+    return Waiting(
+        lease.id,
+        lease.owner,
+        lease.groups,
+        lease.length,
+        lease.created_at,
+        lease.kind,
+        lease.wishes,
+        lease.wait_until,
+    )
+
+
+def queue_of(cluster: Cluster, lease: Lease) -> Queue:
+    """Return a lease's queue; one that the operator has removed since gives no rights."""
+    try:
+        return cluster.queue(lease.wishes.queue)
+    except InvalidRequest:
+        return Queue(lease.wishes.queue)
+
+
+def _holding(lease: Lease, queue: Queue) -> Holding:
+    return Holding(
+        lease.id,
+        lease.owner,
+        lease.slots,
+        lease.expires_at,
+        lease.kind,
+        lease.active_at or lease.granted_at,
+        queue.priority + lease.wishes.priority,
+        lease.wishes.is_preemptible or queue.is_preemptible,
+        lease.target is not None,
+        _expected_end(lease),
+    )
+
+
+def _expected_end(lease: Lease) -> datetime | None:
+    """Return when a lease is likely over: as its owner expects, or its end."""
+    since = lease.active_at or lease.granted_at
+    if since is None or lease.wishes.expected is None or lease.expires_at is None:
+        return lease.expires_at
+    return min(since + lease.wishes.expected, lease.expires_at)

@@ -96,3 +96,19 @@ def test_more_gpus_than_exist_are_refused_with_what_there_is(
     code, _, err = terminal.run("nimbus-run", "--gpus", "H100:1", "devices.py")
     assert code == 2
     assert "A100" in err
+
+
+def test_hosts_join_and_leave_as_the_file_says_without_a_restart(
+    configuration: str, hub: HubProcess, user: User
+) -> None:
+    found = re.search(r"cluster_file = '(.+)'", configuration)
+    assert found is not None
+    file = Path(found[1])
+    file.write_text(CLUSTER + CLUSTER.partition("\n")[2].replace("gpu-1", "gpu-2"))
+    wait_for(lambda: free_gpus(user).endswith("of 2"), 20, "the second host joins")
+    file.write_text(CLUSTER.replace("count: 1", "count: none"))
+    sentence = f"{file}:5: hosts[0].gpus.count must be a whole number from 0 to 1000, got 'none'"
+    wait_for(lambda: sentence in hub.state.hub_log.read_text(), 20, "the fault is told")
+    assert free_gpus(user).endswith("of 2")
+    file.write_text(CLUSTER)
+    wait_for(lambda: free_gpus(user).endswith("of 1"), 20, "the second host leaves")

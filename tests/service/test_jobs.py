@@ -1,4 +1,8 @@
-from collections.abc import Iterator
+import asyncio
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -7,8 +11,13 @@ from nimbus_hub.client import Client, GroupRequest, JobRequest
 from nimbus_hub.client.resources import Job, LogText
 from nimbus_hub.control.tokens import job_token
 from nimbus_hub.errors import Ended, Forbidden, Impossible, InvalidRequest, NotFound, TooLarge
+from nimbus_hub.executors.accounts import Account, Accounts
+from nimbus_hub.executors.base import Executor
 from nimbus_hub.executors.fake import FakeExecutor
-from tests.service.conftest import Service
+from nimbus_hub.executors.limits import NoLimits
+from nimbus_hub.executors.local import LocalExecutor
+from nimbus_hub.model.host import Gpu, Host
+from tests.service.conftest import GIB, Service
 from tests.service.waiting import until
 
 TRAIN = JobRequest(argv=("python", "train.py"), groups=(GroupRequest(count=2),))
@@ -30,7 +39,7 @@ def ended(ada: Client, job: Job) -> Job:
 
 def exit_all(service: Service, executor: FakeExecutor, job: Job, code: int = 0) -> None:
     for replica in job.replicas:
-        service.do(lambda replica=replica: executor.exit(replica.id, code))
+        service.do(partial(executor.exit, replica.id, code))
 
 
 def test_a_job_runs_and_gives_its_lease_back(
@@ -140,6 +149,106 @@ def test_a_job_survives_the_service(service: Service, executor: FakeExecutor, ad
     assert len(executor.started) == 2
 
 
+GUEST = JobRequest(argv=("python", "guest.py"), groups=(GroupRequest(cpus=3),))
+GPU_WORK = JobRequest(argv=("python", "gpu.py"), groups=(GroupRequest(cpus=7, gpus=1),))
+ONE_GPU = Host("gpu-1", 8000, 32 * GIB, (Gpu(0, "A100"),))
+
+
+def test_a_guest_makes_room_for_gpu_work_and_both_finish(
+    make_service: Callable[[Executor], Service],
+) -> None:
+    executor = FakeExecutor([ONE_GPU])
+    service = make_service(executor)
+    ada = service.client("ada-token")
+    guest = running(ada, GUEST)
+    work = running(service.client("bob-token"), GPU_WORK)
+    again = until(lambda: ada.job(guest.id), lambda seen: seen.attempt == 2)
+    assert (again.state, again.preemptions, again.version > guest.version) == ("queued", 1, True)
+    assert again.lease_id != guest.lease_id
+    old = ada.lease(guest.lease_id)
+    assert (old.state, old.reason) == (
+        "preempted",
+        "work with GPUs needs the host, on which work without is a guest",
+    )
+    exit_all(service, executor, work)
+    second = until(lambda: ada.job(guest.id), lambda seen: seen.state == "running")
+    exit_all(service, executor, second)
+    assert ended(ada, guest).state == "succeeded"
+
+
+def test_waiting_for_news_of_a_job_goes_on_over_its_leases(
+    make_service: Callable[[Executor], Service],
+) -> None:
+    executor = FakeExecutor([ONE_GPU])
+    service = make_service(executor)
+    ada = service.client("ada-token")
+    job = running(ada, GUEST)
+    running(service.client("bob-token"), GPU_WORK)
+    versions, reasons = [job.version], set[str]()
+    with service.raw("ada-token") as http:
+        while not any("waits for" in reason for reason in reasons):
+            query = {"after": versions[-1], "timeout": 10}
+            seen = http.get(f"/api/v1/jobs/{job.id}", params=query).json()
+            assert seen["version"] > versions[-1], "no news in time"
+            versions.append(seen["version"])
+            reasons.add(seen["reason"])
+
+
+def test_a_real_guest_is_stopped_starts_again_and_both_finish(
+    make_service: Callable[[Executor], Service], tmp_path: Path
+) -> None:
+    # Starts processes, because it is about their end.
+    account = replace(Account.current(), name="ada", home=tmp_path)
+    executor = LocalExecutor(
+        tmp_path / "executor",
+        {"default": Path(sys.executable).parent},
+        lambda owner, digest, directory: None,
+        [ONE_GPU],
+        accounts=Accounts(account),
+        limits=NoLimits(),
+    )
+    service = make_service(executor)
+    ada = service.client("ada-token")
+    may_end = tmp_path / "may-end"
+    wait = f"import os, time\nwhile not os.path.exists({str(may_end)!r}): time.sleep(0.05)"
+    argv = ("python", "-c", f"import os\nprint('attempt', os.environ['NIMBUS_ATTEMPT'])\n{wait}")
+    guest = running(ada, replace(GUEST, argv=argv))
+    until(lambda: ada.logs(guest.id), lambda logs: "attempt 1" in logs[0].text)
+    work = ada.submit(replace(GPU_WORK, argv=("python", "-c", "print('gpu')")))
+    assert until(lambda: ada.job(work.id), lambda seen: seen.is_ended).state == "succeeded"
+    again = until(
+        lambda: ada.job(guest.id), lambda seen: seen.attempt == 2 and seen.state == "running"
+    )
+    assert again.reason.startswith("attempt 1 was preempted")
+    may_end.touch()
+    assert ended(ada, guest).state == "succeeded"
+    with service.raw("ada-token") as http:
+        logs = http.get(f"/api/v1/jobs/{guest.id}/logs", params={"attempt": 0}).json()["items"]
+    assert [part["text"].strip() for part in logs] == ["attempt 1", "attempt 2"]
+
+
+def test_a_job_of_a_host_that_left_is_tried_again_or_fails_with_the_reason(
+    service: Service, executor: FakeExecutor, ada: Client
+) -> None:
+    tried = running(ada, JobRequest(argv=("python", "a.py"), retries=1))
+    failed = running(ada)
+    assert service.control is not None
+    refresh = service.control.reconciler._refresh
+    executor._hosts = tuple(host for host in executor._hosts if host.name != "cpu-1")
+    service.do(lambda: asyncio.ensure_future(refresh()))
+    over = ended(ada, failed)
+    assert (over.state, over.reason) == (
+        "failed",
+        "host cpu-1 is not in the inventory any more",
+    )
+    assert ada.lease(failed.lease_id).state == "lost"
+    again = until(
+        lambda: ada.job(tried.id), lambda seen: seen.attempt == 2 and seen.state == "running"
+    )
+    assert again.replicas[0].host == "gpu-1"
+    assert ada.lease(tried.lease_id).reason == over.reason
+
+
 def test_following_misses_no_line_and_ends_with_the_job(
     service: Service, executor: FakeExecutor, ada: Client
 ) -> None:
@@ -215,7 +324,10 @@ def test_a_bad_job_is_one_sentence_and_changes_nothing(
         ({"argv": ["x"], "wokers": 2}, "wokers is not known; known are"),
         ({"argv": ["x"], "groups": [{"count": 0}]}, "workers must be at least 1, got 0"),
         ({"argv": ["x"], "groups": [{"memory": "lots"}]}, "memory must be a size like 4G"),
-        ({"argv": ["x"], "groups": [{"gpus": "A100:"}]}, "gpus must be a number or MODEL:NUMBER"),
+        (
+            {"argv": ["x"], "groups": [{"gpus": "A100:"}]},
+            "gpus must be a number, a share of one GPU",
+        ),
         ({"argv": ["x"], "retries": -1}, "retries: "),
         ({"argv": []}, "argv: "),
         ([], "the body: "),

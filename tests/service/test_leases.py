@@ -125,6 +125,33 @@ def test_an_ended_lease_cannot_be_renewed_and_says_what_to_do(
         ada.renew(lease.id)
 
 
+def test_a_renewal_that_moves_a_promised_start_tells_both(
+    service: Service, hub: Client, ada: Client
+) -> None:
+    lease = held(service, hub, groups=FOUR_GPUS)
+    bob = hub.request_lease(owner="bob", groups=FOUR_GPUS)
+    until(lambda: hub.lease(bob.id), lambda seen: seen.starts_by is not None)
+    service.skip(timedelta(minutes=30))
+    renewed = ada.renew(lease.id)
+    assert renewed.note.startswith("renewed although another request, which was promised a start")
+    told = service.client("bob-token").lease(bob.id)
+    assert told.starts_by == renewed.expires_at
+    assert told.note.endswith("a lease it waits for was renewed")
+    assert "ada" not in told.note
+
+
+def test_a_renewal_over_the_patience_of_who_was_promised_is_refused(
+    service: Service, hub: Client, ada: Client
+) -> None:
+    lease = held(service, hub, groups=FOUR_GPUS)
+    bob = hub.request_lease(owner="bob", groups=FOUR_GPUS, wait="125m")
+    until(lambda: hub.lease(bob.id), lambda seen: seen.starts_by is not None)
+    service.skip(timedelta(minutes=30))
+    with pytest.raises(Conflict, match="another request, which waits for what it holds, was"):
+        ada.renew(lease.id)
+    assert hub.lease(lease.id).renewals == 0
+
+
 def test_giving_back_stops_the_server_first(service: Service, hub: Client, ada: Client) -> None:
     lease = held(service, hub)
     assert ada.release(lease.id).state == "expiring"

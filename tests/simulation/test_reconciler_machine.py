@@ -1,7 +1,8 @@
 """The control layer under random use, faults and crashes, on a clock moved by hand.
 
 The store is real (SQLite); hosts, replicas and notebook servers are simulated, and outlive
-the service. After every step passes are made until nothing changes, then what must always
+the service. Hosts go down, leave and come back; some work may be stopped for other work.
+After every step passes are made until nothing changes, then what must always
 hold is checked.
 """
 
@@ -9,7 +10,7 @@ import asyncio
 import tempfile
 from collections import Counter
 from collections.abc import Awaitable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
@@ -35,12 +36,16 @@ from nimbus_hub.control.control import Control
 from nimbus_hub.control.settings import Settings
 from nimbus_hub.errors import Conflict, Impossible, Unavailable
 from nimbus_hub.executors.fake import FakeExecutor
-from nimbus_hub.model.host import Gpu, Host
+from nimbus_hub.model.cluster import Cluster, Queue
+from nimbus_hub.model.host import Gpu, Host, HostState
 from nimbus_hub.model.job import JOB_MOVES, Job, JobState, Launch
 from nimbus_hub.model.lease import LEASE_MOVES, Lease, LeaseKind, LeaseState
+from nimbus_hub.model.replica import ReplicaState
 from nimbus_hub.model.slot import SlotGroup
+from nimbus_hub.model.wishes import Wishes
 from nimbus_hub.store.snapshots import SnapshotStore
 from nimbus_hub.store.store import Store
+from tests.unit.control_harness import HandFile
 
 T = TypeVar("T")
 
@@ -56,7 +61,18 @@ HOSTS = (
     Host("one", 4000, 8 * GIB, A100[:1], address="10.0.0.1", first_port=20000, last_port=20023),
     Host("cpu", 2000, 4 * GIB, address="10.0.0.2", first_port=20000, last_port=20011),
 )
+NAMES = [host.name for host in HOSTS]
+CLUSTER = Cluster(
+    queues=(
+        Queue(),
+        Queue("urgent", priority=10, may_preempt=True),
+        Queue("spare", priority=-10, is_preemptible=True),
+    )
+)
+QUEUES = st.sampled_from([queue.name for queue in CLUSTER.queues])
 MINUTES = st.sampled_from([1, 5, 30, 120]).map(lambda minutes: timedelta(minutes=minutes))
+# Which of those there are: how many these are may differ from run to run.
+WHICH = st.integers(0, 11)
 MOST_ROUNDS = 30
 # To save documents (10 s), and the longest pause after the hub or a host did not answer.
 LATEST = timedelta(seconds=10 + 30)
@@ -114,6 +130,8 @@ class ServiceMachine(RuleBasedStateMachine):
         self.versions: dict[str, int] = {}
         self.asked: set[str] = set()
         self.ill_until = START
+        self.away: set[str] = set()
+        self.down: set[str] = set()
         self.last_lease: dict[str, Lease] = {}
         self.control = self.service()
 
@@ -136,8 +154,11 @@ class ServiceMachine(RuleBasedStateMachine):
             sessions=self.servers,
             settings=Settings(api_url="http://hub", job_token_secret=b"secret"),
             clock=self.clock,
+            cluster_file=HandFile(CLUSTER),
         )
         self.do(control.inventory.refresh())
+        self.do(control.scheduling.load())
+        self.do(control.reconciler._leftovers.load())
         return control
 
     def do(self, what: Awaitable[T]) -> T:
@@ -213,6 +234,7 @@ class ServiceMachine(RuleBasedStateMachine):
         name=st.sampled_from(["", "second"]),
         cpus=st.sampled_from([500, 1000, 4000, 9000]),
         gpus=st.integers(0, 2),
+        queue=QUEUES,
         length=st.none() | MINUTES,
         wait=st.none() | MINUTES,
     )
@@ -222,13 +244,20 @@ class ServiceMachine(RuleBasedStateMachine):
         name: str,
         cpus: int,
         gpus: int,
+        queue: str,
         length: timedelta | None,
         wait: timedelta | None,
     ) -> MultipleResults[str] | str:
         groups = [SlotGroup("notebook", 1, cpus, GIB, gpus)]
         try:
             lease = self.control.leases.draft(
-                LeaseKind.SESSION, owner, groups, name=name, length=length, wait=wait
+                LeaseKind.SESSION,
+                owner,
+                groups,
+                name=name,
+                length=length,
+                wait=wait,
+                wishes=Wishes(queue=queue),
             )
             self.do(self.control.leases.request(lease))
         except (Impossible, Conflict):
@@ -270,6 +299,7 @@ class ServiceMachine(RuleBasedStateMachine):
         gpus=st.integers(0, 1),
         retries=st.integers(0, 1),
         framework=st.sampled_from(["script", "pytorch"]),
+        queue=QUEUES,
         length=st.none() | MINUTES,
     )
     def submit(
@@ -280,12 +310,37 @@ class ServiceMachine(RuleBasedStateMachine):
         gpus: int,
         retries: int,
         framework: str,
+        queue: str,
         length: timedelta | None,
-    ) -> str:
+    ) -> MultipleResults[str] | str:
         launch = Launch(("python", "train.py"), framework, retries=retries)
         groups = [SlotGroup("worker", workers, cpus, GIB, gpus)]
-        view = self.do(self.control.jobs.submit(owner, launch, groups, length=length))
+        submit = self.control.jobs.submit
+        try:
+            view = self.do(submit(owner, launch, groups, length=length, wishes=Wishes(queue=queue)))
+        except Impossible:
+            return multiple()
         return view.job.id
+
+    @rule(target=jobs, spare=st.integers(1, 3), urgent=st.integers(1, 2), is_guest=st.booleans())
+    def work_that_may_be_stopped_meets_work_that_may_stop_it(
+        self, spare: int, urgent: int, is_guest: bool
+    ) -> MultipleResults[str]:
+        first = self.try_to_submit(spare, 2000, 0 if is_guest else 1, "spare")
+        self.settle()
+        self.clock.time += timedelta(seconds=1)
+        second = self.try_to_submit(urgent, 2000, 1, "urgent")
+        return multiple(*first, *second)
+
+    def try_to_submit(self, workers: int, cpus: int, gpus: int, queue: str) -> list[str]:
+        launch = Launch(("python", "train.py"), retries=1)
+        groups = [SlotGroup("worker", workers, cpus, GIB, gpus)]
+        submit = self.control.jobs.submit
+        try:
+            view = self.do(submit("eve", launch, groups, wishes=Wishes(queue=queue)))
+        except Impossible:
+            return []
+        return [view.job.id]
 
     @rule(job_id=jobs)
     def stop(self, job_id: str) -> None:
@@ -293,11 +348,14 @@ class ServiceMachine(RuleBasedStateMachine):
         self.refusable(self.control.jobs.stop(job_id, "stopped by its owner"))
 
     @rule(target=jobs, owner=st.sampled_from(["ada", "bob"]), is_lease=st.booleans())
-    def change_of_mind(self, owner: str, is_lease: bool) -> str:
+    def change_of_mind(self, owner: str, is_lease: bool) -> MultipleResults[str] | str:
         """Submit and stop at once: the stop meets the grant and the start."""
         launch = Launch(("python", "train.py"))
         groups = [SlotGroup("worker", 1, 500, GIB)]
-        view = self.do(self.control.jobs.submit(owner, launch, groups))
+        try:
+            view = self.do(self.control.jobs.submit(owner, launch, groups))
+        except Impossible:
+            return multiple()
         self.asked.add(view.lease.id)
         if is_lease:
             self.refusable(self.control.leases.release(view.lease.id, "given back by its owner"))
@@ -332,9 +390,9 @@ class ServiceMachine(RuleBasedStateMachine):
     # Faults
 
     @precondition(lambda self: self.running_replicas())
-    @rule(data=st.data(), how=st.sampled_from([0, 0, 0, 1, 3, None]))
-    def replica_ends(self, data: st.DataObject, how: int | None) -> None:
-        replica = data.draw(st.sampled_from(self.running_replicas()))
+    @rule(which=WHICH, how=st.sampled_from([0, 0, 0, 1, 3, None]))
+    def replica_ends(self, which: int, how: int | None) -> None:
+        replica = one_of(self.running_replicas(), which)
         if how is None:
             self.executor.lose(replica)
         else:
@@ -349,8 +407,47 @@ class ServiceMachine(RuleBasedStateMachine):
         self.servers.is_slow = is_slow
 
     @rule(is_unreachable=st.booleans())
-    def hosts_vanish_or_come_back(self, is_unreachable: bool) -> None:
+    def hosts_stop_answering_or_come_back(self, is_unreachable: bool) -> None:
         self.executor.unreachable = is_unreachable
+        self.look_for_hosts()
+
+    @rule(which=WHICH)
+    def a_host_leaves(self, which: int) -> None:
+        """A machine is taken away, and all that ran there is gone with it."""
+        name = one_of(self.busy_hosts(), which)
+        self.away.add(name)
+        for spec in self.executor.started:
+            if spec.host == name and spec.id in self.running_replicas():
+                self.executor.lose(spec.id)
+        self.look_for_hosts()
+
+    @rule(which=WHICH, minutes=st.sampled_from([0, 1, 3]))
+    def a_host_goes_down(self, which: int, minutes: int) -> None:
+        """A machine is said to be down; what runs there does not know."""
+        self.down.add(one_of(self.busy_hosts(), which))
+        self.look_for_hosts()
+        self.settle()
+        self.clock.time += timedelta(minutes=minutes)
+
+    def busy_hosts(self) -> list[str]:
+        """Return the hosts on which something runs, or all."""
+        alive = set(self.running_replicas())
+        return sorted({s.host for s in self.executor.started if s.id in alive}) or NAMES
+
+    @precondition(lambda self: self.away or self.down)
+    @rule()
+    def all_hosts_come_back(self) -> None:
+        self.away.clear()
+        self.down.clear()
+        self.look_for_hosts()
+
+    def look_for_hosts(self) -> None:
+        self.executor._hosts = tuple(
+            replace(host, state=HostState.DOWN) if host.name in self.down else host
+            for host in HOSTS
+            if host.name not in self.away
+        )
+        self.do(self.control.reconciler._refresh())
 
     @rule(is_down=st.booleans())
     def the_hub_goes_or_comes_back(self, is_down: bool) -> None:
@@ -387,6 +484,7 @@ class ServiceMachine(RuleBasedStateMachine):
         self.settle()
         leases, jobs = self.leases(), self.all_jobs()
         check_capacity(leases)
+        self.check_what_runs()
         self.check_replicas(jobs, {lease.id: lease for lease in leases})
         self.check_ends(leases)
         for lease in leases:
@@ -394,6 +492,8 @@ class ServiceMachine(RuleBasedStateMachine):
             check_history(self.control.records.store, lease.id, LEASE_SEEN)
         for job in jobs:
             self.check_versions(job.id, job.version)
+            shown = job.version + self.control.records.store.lease(job.lease_id).version
+            self.check_versions(f"{job.id} as people see it", shown)
             check_history(self.control.records.store, job.id, JOB_SEEN)
             assert job.reason or not job.state.is_end or job.state is JobState.SUCCEEDED, job
 
@@ -401,7 +501,13 @@ class ServiceMachine(RuleBasedStateMachine):
         started = Counter(spec.id for spec in self.executor.started)
         assert not [replica for replica, times in started.items() if times > 1]
         by_id = {job.id: job for job in jobs}
-        for replica in self.running_replicas():
+        lost = {
+            replica.id
+            for job in jobs
+            for replica in self.control.records.store.replicas(job.id)
+            if replica.state is ReplicaState.LOST
+        }
+        for replica in set(self.running_replicas()) - lost:
             job = by_id[replica.partition(".")[0]]
             assert not job.state.is_end, f"{replica} runs, and its job is {job.state}"
             assert replica.startswith(f"{job.id}.{job.attempt}."), f"{replica} is of the past"
@@ -409,6 +515,15 @@ class ServiceMachine(RuleBasedStateMachine):
         for job in jobs:
             lease = leases[job.lease_id]
             assert job.state.is_end == lease.state.is_end, (job, lease)
+
+    def check_what_runs(self) -> None:
+        """What runs for real, leftovers too, never takes more of a host than there is."""
+        alive = set(self.running_replicas())
+        for host in HOSTS:
+            own = [s for s in self.executor.started if s.id in alive and s.host == host.name]
+            assert sum(spec.cpus_milli for spec in own) <= host.cpus_milli
+            devices = [gpu for spec in own for gpu in spec.gpus]
+            assert len(set(devices)) == len(devices), f"a GPU of {host.name} is used twice"
 
     def check_ends(self, leases: Iterable[Lease]) -> None:
         now = self.clock.now()
@@ -436,6 +551,8 @@ class ServiceMachine(RuleBasedStateMachine):
             lease.active_at is None
             and lease.granted_at is not None
             and now >= lease.granted_at + self.control.settings.start,
+            lease.state is LeaseState.LOST and lease.reason.startswith("host "),
+            lease.state is LeaseState.PREEMPTED and may_be_preempted(lease),
         ]
         assert any(causes), f"{lease} ended, and nobody asked"
 
@@ -447,6 +564,7 @@ class ServiceMachine(RuleBasedStateMachine):
         """Once all answer again and all time is over, nothing lives and nothing is held."""
         self.executor.unreachable = self.servers.is_down = False
         self.hosts_change_pace(is_slow=False)
+        self.all_hosts_come_back()
         for _ in range(40):
             self.clock.time += timedelta(days=1)
             for replica in self.running_replicas():
@@ -472,6 +590,16 @@ def check_capacity(leases: Iterable[Lease]) -> None:
         assert set(devices) <= {gpu.index for gpu in host.gpus}
     ports = [(slot.address, port) for slot in slots for port in slot.ports]
     assert len(set(ports)) == len(ports), "a port is held twice"
+
+
+def one_of(there_are: list[str], which: int) -> str:
+    return there_are[which % len(there_are)]
+
+
+def may_be_preempted(lease: Lease) -> bool:
+    """Tell whether a lease was asked for as preemptible, or is that of a job without GPUs."""
+    has_gpus = any(slot.gpus for slot in lease.slots)
+    return lease.wishes.queue == "spare" or (lease.kind is LeaseKind.JOB and not has_gpus)
 
 
 def seen_moves(moves: dict[T, frozenset[T]]) -> dict[str, set[str]]:

@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
+from nimbus_hub.control.cluster_file import ClusterFile
 from nimbus_hub.control.control import Control
+from nimbus_hub.control.scheduling import Policy, ShippedPolicy
 from nimbus_hub.control.settings import Settings
 from nimbus_hub.executors.base import Executor
 from nimbus_hub.executors.fake import FakeExecutor
+from nimbus_hub.model.cluster import Cluster
 from nimbus_hub.model.host import Gpu, Host
 from nimbus_hub.model.job import Job, Launch
 from nimbus_hub.model.lease import Lease, LeaseKind
 from nimbus_hub.model.replica import Replica
 from nimbus_hub.model.slot import SlotGroup
+from nimbus_hub.model.wishes import Wishes
+from nimbus_hub.scheduler.decisions import Plan
+from nimbus_hub.scheduler.snapshot import Snapshot
 from nimbus_hub.store.snapshots import SnapshotStore
 from nimbus_hub.store.store import Store
 
@@ -53,13 +60,41 @@ class Servers:
         return frozenset(self.alive)
 
 
+class HandFile(ClusterFile):
+    """Says what it is given."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self.cluster = cluster
+        self.error = ""
+
+
+class CountedPolicy(ShippedPolicy):
+    """Counts how often it was asked for a plan, and keeps what it was told and answered."""
+
+    def __init__(self) -> None:
+        self.seen: list[tuple[Snapshot, Plan]] = []
+
+    def plan(self, snapshot: Snapshot, now: datetime) -> Plan:
+        decided = ShippedPolicy.plan(snapshot, now)
+        self.seen.append((snapshot, decided))
+        return decided
+
+
 class World:
     """A service, and what it acts on."""
 
-    def __init__(self, state: Path, *executors: Executor) -> None:
+    def __init__(
+        self,
+        state: Path,
+        *executors: Executor,
+        hosts: Sequence[Host] = (CPU_1, GPU_1),
+        cluster: Cluster | None = None,
+        policy: Policy | None = None,
+    ) -> None:
         self.clock = HandClock()
-        self.executor = FakeExecutor((CPU_1, GPU_1), clock=self.clock)
+        self.executor = FakeExecutor(hosts, clock=self.clock)
         self.servers = Servers()
+        self.file = HandFile(cluster or Cluster())
         self.control = Control(
             store=Store.open(f"sqlite:///{state / 'nimbus.sqlite'}"),
             snapshots=SnapshotStore(state / "snapshots"),
@@ -67,6 +102,8 @@ class World:
             sessions=self.servers,
             settings=Settings(api_url="http://hub", job_token_secret=b"secret"),
             clock=self.clock,
+            cluster_file=self.file,
+            policy=policy,
         )
         self.store = self.control.records.store
         self.reconciler = self.control.reconciler
@@ -79,20 +116,34 @@ class World:
             await self.reconciler.make_pass()
             await self.reconciler.settle()
 
-    async def submit(self, framework: str = "script", *, workers: int = 1, retries: int = 0) -> Job:
+    async def submit(
+        self,
+        framework: str = "script",
+        *,
+        workers: int = 1,
+        retries: int = 0,
+        owner: str = "ada",
+        cpus: int = 1000,
+        gpus: int = 0,
+        length: timedelta | None = None,
+        wishes: Wishes | None = None,
+    ) -> Job:
         launch = Launch(("python", "train.py"), framework, retries=retries)
-        view = await self.control.jobs.submit("ada", launch, [SlotGroup("worker", workers)])
+        group = SlotGroup("worker", workers, cpus, gpus=gpus)
+        view = await self.control.jobs.submit(
+            owner, launch, [group], length=length, wishes=wishes or Wishes()
+        )
         return view.job
 
-    async def running(self, workers: int = 1, retries: int = 0) -> Job:
-        job = await self.submit(workers=workers, retries=retries)
+    async def running(self, workers: int = 1, retries: int = 0, **wished: Any) -> Job:
+        job = await self.submit(workers=workers, retries=retries, **wished)
         await self.passes()
         return self.job(job)
 
-    async def session(self, name: str = "") -> Lease:
-        """Return a granted lease of a session."""
+    async def session(self, name: str = "", *, gpus: int = 0, **wished: Any) -> Lease:
+        """Return the lease of a session, granted if it could be."""
         draft = self.control.leases.draft(
-            LeaseKind.SESSION, "ada", [SlotGroup("notebook")], name=name
+            LeaseKind.SESSION, "ada", [SlotGroup("notebook", gpus=gpus)], name=name, **wished
         )
         lease = await self.control.leases.request(draft)
         await self.passes(1)
@@ -104,6 +155,10 @@ class World:
 
     def lease(self, lease: Lease) -> Lease:
         return self.store.lease(lease.id)
+
+    def lease_of(self, job: Job) -> Lease:
+        """Return the lease a job has now."""
+        return self.store.lease(self.job(job).lease_id)
 
     def replicas(self, job: Job) -> tuple[Replica, ...]:
         return self.store.replicas(job.id, self.job(job).attempt)

@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
-from nimbus_hub.control.cluster import read_cluster
+from nimbus_hub.control.cluster import KEYS, parse_bandwidth, read_cluster
 from nimbus_hub.errors import InvalidRequest
+from nimbus_hub.model.cluster import (
+    Cluster,
+    Datacenter,
+    Link,
+    Queue,
+    Quota,
+    Renewals,
+    Rules,
+    UserGroup,
+)
 from nimbus_hub.model.host import Gpu, Host, HostState
 
 GIB = 2**30
+EXAMPLE = Path(__file__).parents[2] / "docs" / "examples" / "cluster.yaml"
+NORTH = frozenset({"north", "south"})
 
 
 def file(tmp_path: Path, content: str | bytes) -> Path:
@@ -27,18 +40,30 @@ def host(**values: str) -> str:
     )
 
 
+def refusal(path: Path) -> str:
+    """Return why a file is refused, after its name."""
+    with pytest.raises(InvalidRequest) as refused:
+        read_cluster(path, ["local"])
+    name, _, sentence = refused.value.message.partition(str(path))
+    assert not name
+    return sentence
+
+
+# What it says
+
+
 def test_hosts_are_read_with_all_they_have(tmp_path: Path) -> None:
     text = host(
         gpus="[{model: A100, count: 2, memory: 40G}, {model: T4}]",
         datacenter="north",
-        rack="7",
+        rack="007",
         address="10.0.0.1",
         state="draining",
         first_port="20000",
         last_port="20099",
-        labels="{zone: 1}",
+        labels="{zone: 1, is_new: no}",
     )
-    assert read_cluster(file(tmp_path, text)) == (
+    assert read_cluster(file(tmp_path, text)).hosts == (
         Host(
             "gpu-1",
             16000,
@@ -46,65 +71,234 @@ def test_hosts_are_read_with_all_they_have(tmp_path: Path) -> None:
             (Gpu(0, "A100", 40 * GIB), Gpu(1, "A100", 40 * GIB), Gpu(2, "T4")),
             address="10.0.0.1",
             datacenter="north",
-            rack="7",
+            rack="007",
             state=HostState.DRAINING,
             first_port=20000,
             last_port=20099,
-            labels={"zone": "1"},
+            labels={"zone": "1", "is_new": "no"},
         ),
     )
 
 
-@pytest.mark.parametrize("text", ["", "hosts:", "hosts: []"])
-def test_a_file_may_declare_no_hosts(tmp_path: Path, text: str) -> None:
-    assert read_cluster(file(tmp_path, text)) == ()
+@pytest.mark.parametrize("text", ["", "# nothing yet", "hosts:", "hosts: []", "{}"])
+def test_a_file_may_say_nothing(tmp_path: Path, text: str) -> None:
+    assert read_cluster(file(tmp_path, text)) == Cluster()
+
+
+def test_the_documented_example_says_all_there_is_to_say() -> None:
+    cluster = read_cluster(EXAMPLE, ["local"])
+    assert [(each.name, len(each.gpus)) for each in cluster.hosts] == [
+        ("gpu-1", 8),
+        ("gpu-2", 6),
+        ("cpu-1", 0),
+    ]
+    assert cluster.datacenters == (
+        Datacenter("north", ("s3://north-", "https://data.north.example.org/")),
+        Datacenter("south", ("s3://south-",)),
+    )
+    assert cluster.links == (Link(NORTH, 1_250_000_000),)
+    assert cluster.bytes_per_second == 125_000_000
+    assert cluster.groups == (
+        UserGroup("vision", frozenset({"ann", "bob"}), 2, Quota(16000, 128000, 40)),
+        UserGroup("speech", frozenset({"eve"})),
+    )
+    assert cluster.queues == (
+        Queue("default", highest=10),
+        Queue("urgent", 100, 50, frozenset({"ann", "root"}), may_preempt=True),
+        Queue("spare", -100, is_preemptible=True),
+    )
+    assert cluster.rules == Rules()
+
+
+def test_the_documented_example_has_every_key() -> None:
+    text = EXAMPLE.read_text()
+    assert [key for keys in KEYS.values() for key in keys if f"{key}:" not in text] == []
+
+
+def test_a_users_own_quota_leaves_out_what_is_as_for_everybody() -> None:
+    cluster = read_cluster(EXAMPLE)
+    assert cluster.user_quota("bob") == Quota(8000, 64000, 20)
+    assert cluster.user_quota("ann") == Quota(12000, 64000, 20)
+    assert cluster.user_quota("root") == Quota()
+
+
+def test_a_quota_of_nothing_is_a_quota(tmp_path: Path) -> None:
+    text = "quota: {gpus: 0.5, cpus: 0, leases: 0}"
+    assert read_cluster(file(tmp_path, text)).quota == Quota(500, 0, 0)
+
+
+def test_rules_are_read_in_peoples_units(tmp_path: Path) -> None:
+    text = (
+        "rules: {placement: tightest, ordering: arrival, reserve_cpus: 0.5, reserve_memory: 0, "
+        "half_life: 36h, aging: 3600, renewals: refused}"
+    )
+    hours = timedelta(hours=1)
+    rules = Rules("tightest", "arrival", 500, 0, 36 * hours, hours, Renewals.REFUSED)
+    assert read_cluster(file(tmp_path, text)).rules == rules
+
+
+def test_the_default_queue_is_there_beside_those_named(tmp_path: Path) -> None:
+    cluster = read_cluster(file(tmp_path, "queues: [{name: night}]"))
+    assert cluster.queues == (Queue(), Queue("night"))
+
+
+def test_equal_hosts_may_share_what_they_have(tmp_path: Path) -> None:
+    text = """\
+hosts:
+  - &first {name: a, cpus: 4, memory: 8G, rack: r1}
+  - {<<: *first, name: b, cpus: 8}
+  - {<<: [{rack: r2}, *first], name: c}
+"""
+    hosts = read_cluster(file(tmp_path, text)).hosts
+    assert [(each.name, each.cpus_milli, each.rack) for each in hosts] == [
+        ("a", 4000, "r1"),
+        ("b", 8000, "r1"),
+        ("c", 4000, "r2"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("10Gbit", 1_250_000_000),
+        ("10 Gbit/s", 1_250_000_000),
+        ("100Mbit", 12_500_000),
+        ("2.5GB", 2_500_000_000),
+        ("1.25GB/s", 1_250_000_000),
+        ("64kbit", 8000),
+        ("8bit", 1),
+    ],
+)
+def test_bandwidth_is_bits_or_bytes_by_its_unit(text: str, found: int) -> None:
+    assert parse_bandwidth(text) == found
+
+
+@pytest.mark.parametrize("text", ["10G", "10", "fast", "0Gbit", "-1GB", "1bit", "9999999999TB"])
+def test_bandwidth_that_could_be_either_is_refused(text: str) -> None:
+    with pytest.raises(InvalidRequest, match="bandwidth must be"):
+        parse_bandwidth(text)
+
+
+# How it is refused
 
 
 @pytest.mark.parametrize(
     ("content", "sentence"),
     [
-        (b"hosts: \xff\xfe", "must be text in UTF-8"),
-        ("hosts: [", "is not YAML"),
-        ("- a", "must have the one key 'hosts'"),
-        ("host: []", "must have the one key 'hosts'"),
-        ("hosts: {}", "hosts must be a list"),
-        ("hosts: 0", "hosts must be a list"),
-        ("hosts: [gpu-1]", "hosts[0] must be a mapping with name, cpus and memory"),
-        (host(name=""), "hosts[0].name is missing"),
-        (host(memory=""), "hosts[0].memory is missing"),
-        (host(name="null"), "hosts[0].name: must be a text, got None"),
-        (host(name="[a]"), "hosts[0].name: must be a text"),
-        (host(cpus="many"), "hosts[0].cpus: cpus must be a number like 2 or 0.5, got 'many'"),
-        (host(cpus="0"), "hosts[0].cpus: cpus must be more than 0"),
-        (host(memory="lots"), "hosts[0].memory: memory must be a size like 4G"),
-        (host(state="up"), "hosts[0].state: must be one of ready, draining, down, got 'up'"),
-        (host(state="[]"), "hosts[0].state: must be one of"),
-        (host(address="gpu-1.local"), "hosts[0].address: must be an IPv4 address"),
-        (host(first_port="x"), "hosts[0].first_port: must be a number, got 'x'"),
-        (host(first_port="80"), "hosts[0]: host gpu-1 must have ports within 1024-65535"),
-        (host(first_port="30000"), "hosts[0]: host gpu-1 must have ports"),
-        (host(labels="abc"), "hosts[0].labels: must be a mapping of texts"),
-        (host(cpu="4"), "hosts[0].cpu is not known; known are address, cpus"),
-        (host(gpus="4"), "hosts[0].gpus must have model"),
-        (host(gpus="{count: 4}"), "hosts[0].gpus must have model"),
-        (host(gpus="{model: null}"), "hosts[0].gpus.model: must be a text"),
-        (host(gpus="{model: A100, count: -1}"), "hosts[0].gpus.count: must be a number from 0"),
-        (host(gpus="{model: A100, count: 9999999}"), "to 1000, got 9999999"),
-        (host(gpus="{model: A100, memory: big}"), "hosts[0].gpus.memory: memory must be a size"),
-        (host(gpus="{model: A100, counts: 2}"), "hosts[0].gpus.counts is not known"),
-        (host() + "\n" + host().partition("\n")[2], "two hosts are named 'gpu-1'"),
+        (b"hosts: \xff\xfe", " must be text in UTF-8: invalid start byte"),
+        ("hosts:\n  - [", ":3: this is not YAML: "),
+        ("hosts: []\n---\nhosts: []", ":2: this is not YAML: "),
+        ("\nhosts: \x01", ":2: this is not YAML: control characters are not allowed"),
+        ("- a", ":1: the file must be a mapping, got a list"),
+        ("host: []", ":1: host is not known; did you mean hosts? known are bandwidth, data"),
+        ("{[a]: b}", ":1: the file has a key that is no text"),
+        ("rules: {}\nquota: {}\nrules: {}", ":3: rules is given twice, first in line 1"),
+        ("hosts: {}", ":1: hosts must be a list, got a mapping"),
+        ("hosts: 0", ":1: hosts must be a list, got 0"),
+        ("hosts: [gpu-1]", ":1: hosts[0] must be a mapping, got 'gpu-1'"),
+        ("hosts:\n  -\n", ":2: hosts[0].name is missing"),
+        ("hosts: [&a {<<: *a}]", ": this refers to itself"),
+        (host(name=""), ":2: hosts[0].name is missing"),
+        (host(memory=""), ":2: hosts[0].memory is missing"),
+        (host(memory="null"), ":4: hosts[0].memory is missing"),
+        (host(name="[a]"), ":2: hosts[0].name must be a text or a number, got a list"),
+        (host(name="''"), ":2: hosts[0].name must be a text, got ''"),
+        (host(cpus="many"), ":3: hosts[0].cpus must be a number like 2 or 0.5, got 'many'"),
+        (host(cpus="0"), ":3: hosts[0].cpus must be more than 0, got 0"),
+        (host(memory="lots"), ":4: hosts[0].memory must be a size like 4G or 512M, got 'lots'"),
+        (host(state="up"), ":5: hosts[0].state must be one of ready, draining, down, got 'up'"),
+        (host(state="[]"), ":5: hosts[0].state must be a text or a number, got a list"),
+        (host(address="gpu-1.local"), ":5: hosts[0].address must be an IPv4 address, got 'gpu-1"),
+        (host(first_port="x"), "first_port must be a whole number from 1024 to 65535, got 'x'"),
+        (host(first_port="80"), ":5: hosts[0].first_port must be a whole number from 1024"),
+        (host(first_port="30000"), ":2: hosts[0] is wrong: host gpu-1 must have ports"),
+        (host(labels="abc"), ":5: hosts[0].labels must be a mapping, got 'abc'"),
+        (host(cpu="4"), ":5: hosts[0].cpu is not known; did you mean cpus? known are address"),
+        (host(executor="slurm"), ":5: hosts[0].executor must be one of local, got 'slurm'"),
+        (host(gpus="4"), ":5: hosts[0].gpus must be like {model: A100, count: 4}, got 4"),
+        (host(gpus="[4]"), ":5: hosts[0].gpus[0] must be like {model: A100, count: 4}, got 4"),
+        (host(gpus="{count: 4}"), ":5: hosts[0].gpus.model is missing"),
+        (
+            host(gpus="{model: A100, count: -1}"),
+            ":5: hosts[0].gpus.count must be a whole number from 0 to 1000, got -1",
+        ),
+        (
+            host(gpus="[{model: A, count: 600}, {model: B, count: 600}]"),
+            ":5: hosts[0].gpus must be at most 1000 devices, got 1200",
+        ),
+        (host(gpus="{model: A100, count: 0x10}"), "from 0 to 1000, got 0x10"),
+        (host(gpus="{model: A100, memory: big}"), ":5: hosts[0].gpus.memory must be a size"),
+        (host(gpus="{model: A100, counts: 2}"), "gpus.counts is not known; did you mean count?"),
+        (
+            host() + "\n" + host().partition("\n")[2],
+            ":5: hosts[1].name must differ from the others, got 'gpu-1' as in line 2",
+        ),
+        ("datacenters: [{name: n, locations: [data]}]", "must be the start of a URL like s3://"),
+        (
+            "datacenters: [{name: north}]\n" + host(datacenter="nort"),
+            ":6: hosts[0].datacenter must be one of north, got 'nort'",
+        ),
+        (
+            "datacenters: [{name: north}]\n" + host(),
+            ":3: hosts[0].datacenter must be one of north, got 'default'",
+        ),
+        (
+            "datacenters: [{name: north, racks: [r1]}]\n" + host(datacenter="north", rack="r2"),
+            ":7: hosts[0].rack must be one of r1, got 'r2'",
+        ),
+        ("datacenters: [{name: a}, {name: a}]", "datacenters[1].name must differ"),
+        (
+            "links: [{between: [a, b], bandwidth: 1GB}]",
+            ":1: links[0].between[0] must be declared as a datacenter, got 'a'",
+        ),
+        (
+            "datacenters: [{name: a}]\nlinks: [{between: [a, b], bandwidth: 1GB}]",
+            ":2: links[0].between[1] must be one of a, got 'b'",
+        ),
+        (
+            "links: [{between: [a, a], bandwidth: 1GB}]",
+            ":1: links[0].between must be two different datacenters, got a, a",
+        ),
+        (
+            "datacenters: [{name: a}, {name: b}]\nlinks:\n"
+            "  - {between: [a, b], bandwidth: 1GB}\n  - {between: [b, a], bandwidth: 2GB}",
+            ":4: links[1].between must be another pair, got a and b again",
+        ),
+        ("links: [{between: [a, b]}]", ":1: links[0].bandwidth is missing"),
+        ("bandwidth: 10G", ":1: bandwidth must be bits or bytes a second like 10Gbit or 1.25GB"),
+        (
+            "groups: [{name: a, users: [x]}, {name: b, users: [y, x]}]",
+            ":1: groups[1].users[1] must be in one group, got 'x', who is in 'a'",
+        ),
+        ("groups: [{name: a, weight: 0}]", "groups[0].weight must be a number from 0.001 to 1000"),
+        ("groups: [{name: a, quota: {gpu: 1}}]", "groups[0].quota.gpu is not known; did you mean"),
+        ("queues: [{name: a, priority: 1.5}]", "queues[0].priority must be a whole number from -1"),
+        ("queues: [{name: a, highest: 2000}]", "must be a whole number from -1000 to 1000, got 2"),
+        ("queues: [{name: a, may_preempt: 1}]", "may_preempt must be true or false, got 1"),
+        ("queues: [{name: a}, {name: a}]", ":1: queues[1].name must differ from the others"),
+        ("quota: {gpus: -1}", ":1: quota.gpus must be a number from 0 to 1e+06, got -1"),
+        ("quota: {leases: many}", ":1: quota.leases must be a whole number of at least 0, got 'm"),
+        ("quotas: [ann]", ":1: quotas must be a mapping, got a list"),
+        ("quotas:\n  ann: {gpu: 2}", ":2: quotas.ann.gpu is not known; did you mean gpus?"),
+        ("quotas:\n  ann: {}\n  ann: {}", ":3: quotas.ann is given twice, first in line 2"),
+        ("rules: {half_life: soon}", ":1: rules.half_life must be like 90m, 2h or 1d, got 'soon'"),
+        ("rules: {placement: magic}", ":1: rules.placement is wrong: there is no placement policy"),
+        ("rules: {ordering: magic}", ":1: rules.ordering is wrong: there is no ordering policy"),
+        ("rules: {renewals: never}", "must be one of allowed, patience, refused, got 'never'"),
+        ("rules: {aging: 0}", ":1: rules.aging must be more than 0 and at most 3650d, got 0"),
     ],
 )
-def test_a_fault_is_named_with_file_and_key(
+def test_a_fault_is_named_with_file_line_and_key(
     tmp_path: Path, content: str | bytes, sentence: str
 ) -> None:
-    path = file(tmp_path, content)
-    with pytest.raises(InvalidRequest) as refused:
-        read_cluster(path)
-    assert refused.value.message.startswith(str(path))
-    assert sentence in refused.value.message
+    found = refusal(file(tmp_path, content))
+    assert found.startswith(sentence) if sentence[0] in ": " else sentence in found
+    assert "\n" not in found
 
 
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
-    with pytest.raises(InvalidRequest, match=r"none\.yaml cannot be read: No such file"):
-        read_cluster(tmp_path / "none.yaml")
+    assert refusal(tmp_path / "none.yaml") == " cannot be read: No such file or directory"
+
+
+def test_a_file_that_is_nested_without_end_is_refused(tmp_path: Path) -> None:
+    assert "this is" in refusal(file(tmp_path, "[" * 20_000))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -20,6 +20,7 @@ from nimbus_hub.executors.fake import FakeExecutor
 from nimbus_hub.model.host import HostState
 from nimbus_hub.model.lease import Lease, LeaseKind, LeaseState
 from nimbus_hub.model.slot import Slot, SlotGroup
+from nimbus_hub.store.writes import Write
 from tests.unit.control_harness import CPU_1, GIB, GPU_1, HandClock, World
 
 NOW = HandClock().now()
@@ -96,7 +97,7 @@ def test_what_is_held_is_not_free() -> None:
     ended = replace(HELD, id="l-2", state=LeaseState.RELEASED)
     gpu, cpu = host_uses([GPU_1, CPU_1], [HELD, ended])
     assert (gpu.cpus_free_milli, gpu.memory_free_bytes) == (7000, 30 * GIB)
-    assert (gpu.gpu_holders, gpu.free_gpus()) == ({0: "l-1"}, [])
+    assert (gpu.gpu_leases(0), gpu.gpu_free_milli(0), gpu.free_gpus()) == (["l-1"], 0, [])
     assert (cpu.cpus_free_milli, cpu.memory_free_bytes) == (8000, 32 * GIB)
 
 
@@ -177,14 +178,14 @@ async def test_an_activation_that_lost_a_race_is_tried_again(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lease = await world.session()
-    save, losing = world.store.save, iter([True])
+    write_each, losing = world.store.write_each, iter([True])
 
-    def loses_once(*changed: Lease, **more: object) -> object:
+    def loses_once(writes: Sequence[Write]) -> object:
         if next(losing, False):
-            save(replace(lease, reason="told meanwhile"), now=NOW)
-        return save(*changed, **more)  # type: ignore[call-overload]
+            write_each([Write([replace(lease, reason="told meanwhile")], [], NOW)])
+        return write_each(writes)
 
-    monkeypatch.setattr(world.store, "save", loses_once)
+    monkeypatch.setattr(world.store, "write_each", loses_once)
     active = await world.control.leases.activate(lease.id)
     assert (active.state, active.version) == (LeaseState.ACTIVE, lease.version + 2)
     assert await world.control.leases.activate(lease.id) == active

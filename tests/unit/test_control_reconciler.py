@@ -15,6 +15,7 @@ from nimbus_hub.errors import Unavailable
 from nimbus_hub.model.job import Job, JobState
 from nimbus_hub.model.lease import LeaseState
 from nimbus_hub.model.replica import ReplicaStatus
+from nimbus_hub.store.store import Known
 from tests.unit.control_harness import CPU_1, GPU_1, World, until
 
 
@@ -135,10 +136,10 @@ async def test_a_pass_that_fails_is_tried_again(
     live = world.store.live
     faults = iter([Unavailable("the database does not answer")])
 
-    def fails_once() -> object:
+    def fails_once(known: Known) -> object:
         for fault in faults:
             raise fault
-        return live()
+        return live(known)
 
     monkeypatch.setattr(world.store, "live", fails_once)
     job = await world.submit()
@@ -174,8 +175,8 @@ async def test_warnings_are_told_once_and_forgotten_with_their_lease(world: Worl
 async def test_figures_are_those_of_now(world: World) -> None:
     world.executor._hosts = (GPU_1,)
     await world.control.inventory.refresh()
-    await world.submit(workers=8)
-    await world.submit(workers=8)
+    await world.submit(workers=6)
+    await world.submit(workers=6)
     world.skip(minutes=5)
     await world.passes()
     assert {"nimbus_queue_age_seconds 300.0", 'nimbus_gpus{model="A100"} 1.0'} <= figures(world)

@@ -9,7 +9,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from nimbus_hub.api import schemas
+from nimbus_hub.api import requests
 from nimbus_hub.client import scan
 from nimbus_hub.client.snapshot import tar_chunks, tar_size
 from nimbus_hub.errors import Conflict, InvalidRequest, TooLarge
@@ -35,7 +35,7 @@ def digest(text: str) -> str:
 def test_a_manifest_is_what_the_service_reads_and_sorted(tmp_path: Path) -> None:
     write(tmp_path, "b/c.py", "a.py", "run.sh")
     (tmp_path / "run.sh").chmod(0o755)
-    read = schemas.SnapshotRequest.model_validate(scan(tmp_path).body())
+    read = requests.SnapshotRequest.model_validate(scan(tmp_path).body())
     assert [(f.path, f.size, f.digest, f.is_executable) for f in read.files] == [
         ("a.py", 4, digest("a.py"), False),
         ("b/c.py", 6, digest("b/c.py"), False),

@@ -1,0 +1,89 @@
+"""Hosts over HTTP: what is told to whom, and draining."""
+
+from pathlib import Path
+
+import pytest
+
+from nimbus_hub.client import Client, GroupRequest, JobRequest
+from nimbus_hub.client.resources import Host
+from nimbus_hub.control.cluster_file import ClusterFile
+from nimbus_hub.errors import Forbidden, NotFound
+from tests.service.conftest import Service
+from tests.service.waiting import until
+
+ON_GPU = JobRequest(argv=("python", "a.py"), groups=(GroupRequest(gpus="A100:1"),))
+
+
+@pytest.fixture
+def ada(service: Service) -> Client:
+    return service.client("ada-token")
+
+
+@pytest.fixture
+def admin(service: Service) -> Client:
+    return service.client("admin-token")
+
+
+def host(client: Client, name: str = "gpu-1") -> Host:
+    return next(each for each in client.hosts() if each.name == name)
+
+
+def test_a_draining_host_takes_nothing_new_and_what_runs_there_runs_on(
+    service: Service, ada: Client, admin: Client
+) -> None:
+    first = ada.submit(ON_GPU)
+    until(lambda: ada.job(first.id), lambda job: job.state == "running")
+    drained = admin.drain("gpu-1", "new\nfans")
+    assert (drained.state, len(drained.gpus)) == ("draining", 4)
+    assert host(ada).state_reason == "drained by nimbus-spawner: new fans"
+    second = ada.submit(ON_GPU)
+    until(lambda: ada.job(second.id), lambda job: bool(job.reason))
+    service.stop()
+    service.start()
+    admin, ada = service.client("admin-token"), service.client("ada-token")
+    until(ada.hosts, bool)
+    assert host(ada).state == "draining"
+    assert ada.job(first.id).state == "running"
+    assert ada.job(second.id).state == "queued"
+    assert admin.undrain("gpu-1").state_reason == ""
+    until(lambda: ada.job(second.id), lambda job: job.state == "running")
+
+
+def test_only_administrators_drain_hosts(ada: Client) -> None:
+    for change in (ada.drain, ada.undrain):
+        with pytest.raises(Forbidden, match="custom:nimbus:admin"):
+            change("gpu-1")
+    assert host(ada).state == "ready"
+
+
+def test_a_host_that_is_not_there_is_not_found(admin: Client) -> None:
+    for change in (admin.drain, admin.undrain):
+        with pytest.raises(NotFound, match="there is no host 'gpu-9'; see: nimbus hosts"):
+            change("gpu-9")
+
+
+def test_a_device_names_its_leases_to_their_owner_only(service: Service, ada: Client) -> None:
+    job = ada.submit(ON_GPU)
+    until(lambda: ada.job(job.id), lambda seen: seen.state == "running")
+    own = [gpu for gpu in host(ada).gpus if gpu.lease_ids]
+    assert [(gpu.lease_ids, gpu.lease_id, gpu.free_milli) for gpu in own] == [
+        ((job.lease_id,), job.lease_id, 0)
+    ]
+    others = [gpu.lease_ids for gpu in host(service.client("bob-token")).gpus if gpu.lease_ids]
+    assert others == [("other",)]
+
+
+def test_only_administrators_are_told_of_a_refused_cluster_file(
+    service: Service, ada: Client, admin: Client, tmp_path: Path
+) -> None:
+    path = tmp_path / "cluster.yaml"
+    path.write_text("")
+    assert service.control is not None
+    file = service.control.inventory._file = ClusterFile(path)
+    metrics = service.raw("admin-token")
+    assert "nimbus_cluster_file_refused 0.0" in metrics.get("/metrics").text
+    file.error = "cluster.yaml:1: hosts must be a list, got 0"
+    assert admin.host_list().cluster_file_error == file.error
+    assert ada.host_list().cluster_file_error == ""
+    assert "nimbus_cluster_file_refused 1.0" in metrics.get("/metrics").text
+    metrics.close()

@@ -27,7 +27,7 @@ JLPM     = cd labextension && PATH="$(abspath $(BIN)):$(NODE_BIN):$$PATH" jlpm
 
 .DEFAULT_GOAL := help
 .PHONY: help run dev test test-unit test-contract test-service test-simulation test-hub \
-        test-browser test-wheel test-lab check bench stop-all clean
+        test-browser test-wheel test-lab check bench bench-scheduler stop-all clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -76,6 +76,12 @@ check: $(STAMPS)/dev $(STAMPS)/lab ## style, types, layers, documentation
 
 bench: $(STAMPS)/dev ## session start and job start beside the stock ones
 	$(BIN)/python -m tests.benchmarks $(ARGS)
+
+bench-scheduler: $(STAMPS)/dev ## decisions, leases and gangs; with DATA=directory the openb trace
+	$(BIN)/python -m tests.benchmarks.speed
+	$(BIN)/python -m tests.benchmarks.leases
+	$(BIN)/python -m tests.benchmarks.gangs
+	$(if $(DATA),$(BIN)/python -m tests.benchmarks.openb --data $(DATA))
 
 stop-all: ## end the hub, all sessions and all jobs
 	@test -x $(BIN)/nimbus-hub || { echo "nothing was installed here, so nothing runs"; exit 1; }

@@ -119,6 +119,9 @@ class NimbusHub(Application):
     stop_grace = Unicode("10s", help="From asking a replica to end until it is killed").tag(
         config=True
     )
+    host_patience = Unicode(
+        "2m", help="How long a host may be down before the leases on it are given up as lost"
+    ).tag(config=True)
     start_time = Unicode("5m", help="How long a granted session or gang may take to start").tag(
         config=True
     )
@@ -136,6 +139,7 @@ class NimbusHub(Application):
         "save_time",
         "stop_grace",
         "start_time",
+        "host_patience",
         "sizes",
         "warnings",
     )
@@ -170,6 +174,7 @@ class NimbusHub(Application):
         hub = HubOAuth.instance(cache_max_age=self.token_cache_seconds)
         sessions = HubSessions(hub.api_url, hub.api_token)
         control = self.control(sessions)
+        await control.reconciler.prepare()
         acting = asyncio.create_task(control.reconciler.run())
         following = asyncio.create_task(control.inventory.follow_file(control.reconciler.wake))
         server = self._listen(control, hub)
@@ -218,6 +223,7 @@ class NimbusHub(Application):
             save=parse_duration(self.save_time),
             stop_grace=parse_duration(self.stop_grace),
             start=parse_duration(self.start_time),
+            host_patience=parse_duration(self.host_patience),
         )
         return Control(
             store=Store.open(self.database_url or f"sqlite:///{state / 'nimbus.sqlite'}"),

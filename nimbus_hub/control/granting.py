@@ -6,6 +6,7 @@ most writes, like the progress of jobs, are nothing to it.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -56,7 +57,7 @@ class Granting:
         if is_fresh and picture == self._decided_on:
             return
         snapshot = self._scheduling.snapshot(leases, now)
-        decided = self._scheduling.plan(snapshot, now)
+        decided = await asyncio.to_thread(self._scheduling.plan, snapshot, now)
         if await self._record(decided, leases, now):
             self._decided_on = picture
             self._decide_again = _next_change(snapshot, decided, now)

@@ -13,6 +13,7 @@ from nimbus_hub.control.admission import check_quotas, check_wishes
 from nimbus_hub.control.inventory import Inventory
 from nimbus_hub.control.promises import Promises
 from nimbus_hub.control.records import Records
+from nimbus_hub.control.requeue import TAKEN
 from nimbus_hub.control.scheduling import Scheduling
 from nimbus_hub.control.settings import Settings
 from nimbus_hub.control.tokens import new_id
@@ -152,9 +153,13 @@ class Leases:
         return (await self._change(lease_id, self._saved))[1]
 
     async def end(self, lease_id: str, target: LeaseState, reason: str) -> Lease:
-        """Record that a lease shall end so; the first end asked for stays."""
+        """Record that a lease shall end so; the first end asked for stays.
+
+        But a job whose lease is being taken away would get another one: whoever asks for
+        the end meanwhile does not want that.
+        """
         before, lease = await self._change(
-            lease_id, lambda lease: lease.ending(target, reason, self._records.clock.now())
+            lease_id, lambda lease: self._ending(lease, target, reason)
         )
         if lease is not before:
             log.info("lease %s %s: %s", lease.id, lease.public_state, reason)
@@ -194,6 +199,11 @@ class Leases:
         self._refuse_job(lease)
         state = LeaseState.RELEASED if lease.state.is_holding else LeaseState.CANCELLED
         return lease.ended(state, reason, self._records.clock.now())
+
+    def _ending(self, lease: Lease, target: LeaseState, reason: str) -> Lease:
+        if lease.kind is LeaseKind.JOB and lease.target in TAKEN:
+            return replace(lease, target=target, reason=reason)
+        return lease.ending(target, reason, self._records.clock.now())
 
     def _saved(self, lease: Lease) -> Lease:
         self._refuse_ended(lease)

@@ -73,18 +73,25 @@ class Reconciler:
         self._wanted_again: set[str] = set()
         self._retry_at: dict[str, datetime] = {}
         self._failures: dict[str, int] = {}
+        self._is_prepared = False
         records.wake = self.wake
 
     def wake(self) -> None:
         """Have a pass made soon."""
         self._woken.set()
 
-    async def run(self) -> None:
-        """Act until cancelled."""
+    async def prepare(self) -> None:
+        """Learn which hosts there are and what was before; requests can be answered then."""
         await self._inventory.refresh()
         await self._scheduling.load()
         await self._leftovers.load()
         self._inventory.watch(self._hear)
+        self._is_prepared = True
+
+    async def run(self) -> None:
+        """Act until cancelled."""
+        if not self._is_prepared:
+            await self.prepare()
         chores = [
             asyncio.create_task(self._every(_INVENTORY, self._refresh)),
             asyncio.create_task(self._every(self._sweep, self._sweep_sessions)),

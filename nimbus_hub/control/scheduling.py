@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import Protocol
@@ -12,7 +13,7 @@ from nimbus_hub.control.mix import REMEMBERED, Mix
 from nimbus_hub.control.records import Records
 from nimbus_hub.control.usage import Usage
 from nimbus_hub.control.view import scheduler_snapshot, waiting_of
-from nimbus_hub.model.cluster import Cluster
+from nimbus_hub.model.cluster import Cluster, Rules
 from nimbus_hub.model.host import Host
 from nimbus_hub.model.job import Job
 from nimbus_hub.model.lease import Lease
@@ -21,9 +22,14 @@ from nimbus_hub.model.wishes import Wishes
 from nimbus_hub.scheduler.decisions import Plan, Preview
 from nimbus_hub.scheduler.explain import preview, refuse
 from nimbus_hub.scheduler.plan import plan
+from nimbus_hub.scheduler.policies import ordering, placement
 from nimbus_hub.scheduler.snapshot import Snapshot, Waiting
 
 __all__ = ["Policy", "Scheduling", "ShippedPolicy"]
+
+log = logging.getLogger(__name__)
+
+_SHIPPED = (Rules().placement, Rules().ordering)
 
 _HALF_LIVES = 10
 """What ended longer ago counts less than a thousandth."""
@@ -53,9 +59,20 @@ class Policy(Protocol):
 
 
 class ShippedPolicy:
-    """The scheduler of this package."""
+    """The scheduler of this package, with the placement and the order that the rules name."""
 
-    plan: Callable[[Snapshot, datetime], Plan] = staticmethod(plan)
+    def plan(self, snapshot: Snapshot, now: datetime) -> Plan:
+        """Return who starts now; where a plug-in fails the shipped policies decide."""
+        rules = snapshot.cluster.rules
+        try:
+            return plan(snapshot, now)
+        except Exception:
+            if (rules.placement, rules.ordering) == _SHIPPED:
+                raise
+            log.exception("placement %s or order %s failed", rules.placement, rules.ordering)
+            own = Rules()
+            return plan(snapshot, now, placement(own.placement), ordering(own.ordering))
+
     preview: Callable[[Snapshot, Waiting, datetime], Preview] = staticmethod(preview)
     refuse = staticmethod(refuse)
 

@@ -71,7 +71,7 @@ def _slot(given: Mapping[str, object]) -> SlotGroup:
     amount = parse_gpus(written)
     # The spawn form knows sizes by their number of whole GPUs alone.
     if amount.models or amount.milli != 1000:
-        raise InvalidRequest(f"gpus must be a number, got {written!r}")
+        raise InvalidRequest(f"gpus must be a whole number, got {written!r}")
     cpus, memory = parse_cpus(str(given["cpus"])), parse_memory(str(given["memory"]))
     return SlotGroup("notebook", 1, cpus, memory, amount.gpus)
 

@@ -1,7 +1,7 @@
 """Usage: the GPU time each owner used, fading with time, for fair shares.
 
 What has ended is added up once, when it ends; what is held is added each time it is asked
-for. Owners' sums fade all alike, so that one moment says as of when they are.
+for. Sums are kept as of one moment, since all fade alike: what ends later weighs more.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from nimbus_hub.model.lease import Lease
 from nimbus_hub.scheduler.usage import decayed, faded
 
 __all__ = ["Usage"]
+
+_LEAST = 2.0**-100
 
 
 class Usage:
@@ -36,13 +38,12 @@ class Usage:
         """Count a lease that has ended."""
         amount = self._of(lease, now)
         if amount:
-            self._fade(now)
-            self._ended[lease.owner] += amount
+            self._ended[lease.owner] += amount / self._weight(now)
 
     def at(self, now: datetime, live: Iterable[Lease]) -> dict[str, float]:
         """Return each owner's GPU-seconds as they count now, with those of what is held."""
-        self._fade(now)
-        usage = defaultdict(float, self._ended)
+        weight = self._weight(now)
+        usage = defaultdict(float, {owner: sum_ * weight for owner, sum_ in self._ended.items()})
         for lease in live:
             if lease.state.is_holding:
                 usage[lease.owner] += self._of(lease, now)
@@ -54,7 +55,12 @@ class Usage:
             return 0.0
         return decayed(gpus, lease.granted_at, lease.ended_at or now, now, self.half_life)
 
-    def _fade(self, now: datetime) -> None:
-        for owner, amount in self._ended.items():
-            self._ended[owner] = faded(amount, self._as_of, now, self.half_life)
+    def _weight(self, now: datetime) -> float:
+        """Return what the sums count now; bring them up to now when that is next to nothing."""
+        weight = faded(1.0, self._as_of, now, self.half_life)
+        if weight > _LEAST:
+            return weight
+        for owner in self._ended:
+            self._ended[owner] *= weight
         self._as_of = now
+        return 1.0

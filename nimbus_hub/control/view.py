@@ -43,6 +43,7 @@ def waiting_of(lease: Lease) -> Waiting:
         lease.kind,
         lease.wishes,
         lease.wait_until,
+        lease.starts_by,
     )
 
 

@@ -68,6 +68,13 @@ class Capacity:
         }
         return other
 
+    def cautious(self) -> Self:
+        """Return a copy in which all GPUs keep their reserve, free or not."""
+        other = self.copy()
+        for fitter in other.fitters.values():
+            fitter.free.is_cautious = True
+        return other
+
     def host(self, name: str) -> tuple[Free, int] | None:
         """Return the view and the place of a host, or None for one that takes nothing."""
         if name not in self._places:

@@ -73,7 +73,8 @@ class Plan:
 class Site:
     """What speaks for and against a datacenter.
 
-    ``bytes_to_move`` are those of inputs and outputs that live elsewhere. ``wait_seconds``
+    ``bytes_to_move`` are those of inputs and outputs that live elsewhere, ``unsized`` how
+    many more of them there are of which nobody knows the size. ``wait_seconds``
     is the estimate until the gang would fit there, None if it never would or nobody knows;
     ``reason`` then says why.
     """
@@ -83,6 +84,7 @@ class Site:
     transfer_seconds: float
     wait_seconds: float | None
     is_chosen: bool = False
+    unsized: int = 0
     reason: str = ""
 
 

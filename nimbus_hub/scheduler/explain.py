@@ -12,7 +12,7 @@ from nimbus_hub.errors import Impossible
 from nimbus_hub.model.cluster import Cluster
 from nimbus_hub.model.host import Host
 from nimbus_hub.model.quantities import format_cpus, format_memory
-from nimbus_hub.model.slot import SlotGroup, Topology
+from nimbus_hub.model.slot import SlotGroup
 from nimbus_hub.model.wishes import Wishes
 from nimbus_hub.scheduler.capacity import Capacity
 from nimbus_hub.scheduler.decisions import Grant, Preview, Wait
@@ -20,11 +20,16 @@ from nimbus_hub.scheduler.fit import Fitter
 from nimbus_hub.scheduler.placement import Tightest
 from nimbus_hub.scheduler.plan import Pass
 from nimbus_hub.scheduler.shape import Shape
-from nimbus_hub.scheduler.shortage import most_room
+from nimbus_hub.scheduler.shortage import most_arranged, most_room
 from nimbus_hub.scheduler.snapshot import Snapshot, Waiting
 from nimbus_hub.scheduler.words import gpus_text, roles_text, wish_text
 
 __all__ = ["preview", "refuse"]
+
+_NO_PORTS = (
+    "the hosts' addresses have too few ports for so many slots; ask for fewer, or have an "
+    "administrator give the hosts more ports"
+)
 
 
 def refuse(
@@ -48,7 +53,10 @@ def refuse(
             f"no host is in datacenter {wished!r}; there are {', '.join(capacity.fitters)}"
         )
     names = [wished] if wished is not None else list(capacity.fitters)
-    if capacity.gang(groups, names) is not None:
+    seated = capacity.gang(groups, names)
+    if seated is not None:
+        if capacity.slots(groups, seated, "") is None:
+            raise Impossible(_NO_PORTS)
         return
     fitters = [capacity.fitters[name] for name in names]
     where = f" in {wished}" if wished is not None else ""
@@ -174,18 +182,10 @@ def _refuse_count(group: SlotGroup, fitters: Sequence[Fitter], where: str) -> No
 
 def _refuse_topology(group: SlotGroup, fitters: Sequence[Fitter]) -> None:
     """Refuse a topology that the largest host, the largest rack or the hosts do not allow."""
-    rooms = [fitter.rooms(Shape.of(group)) for fitter in fitters]
-    most, place = {
-        Topology.PACK_HOST: (max(int(room.hosts.max()) for room in rooms), "one host"),
-        Topology.PACK_RACK: (max(int(room.racks.max()) for room in rooms), "one rack"),
-        Topology.SPREAD_HOST: (
-            max(int(np.count_nonzero(room.hosts)) for room in rooms),
-            "hosts of their own",
-        ),
-    }.get(group.wanted_topology, (group.count, ""))
+    most, where = most_arranged(fitters, group)
     if most < group.count:
         raise Impossible(
-            f"{roles_text(group.role, group.count)} on {place} were asked for "
+            f"{roles_text(group.role, group.count)} {where} were asked for "
             f"({group.wanted_topology}), but at most {most} can be; "
             f"ask for at most {most}, or for another topology"
         )

@@ -7,19 +7,21 @@ find their workers placed already. By the topology of its group (``SlotGroup``):
 - spread: as few on a host as possible, hosts in the racks of the gang first.
 - any: wherever it costs least.
 
+Groups that pack and whose slots are alike, like a chief and its workers, pack together.
 Slots without GPUs lie on GPU hosts only where the hosts without do not hold the group.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from itertools import islice, permutations
 
 import numpy as np
 
 from nimbus_hub.model.slot import SlotGroup, Topology
 from nimbus_hub.scheduler.free import WHOLE, Free, Ints, Seat
-from nimbus_hub.scheduler.placement import Placement
+from nimbus_hub.scheduler.placement import Placement, chosen
 from nimbus_hub.scheduler.ranking import Ranking, Rooms
 from nimbus_hub.scheduler.shape import Shape
 
@@ -56,12 +58,33 @@ class Fitter:
             return None
         if len(groups) == 1:
             return self._in_order(groups, (0,))
+        alike = _alike(groups)
+        if len(alike) < len(groups):
+            return self._together(groups, alike)
         hardest = sorted(range(len(groups)), key=lambda at: _hardness(groups[at]), reverse=True)
         for order in islice(permutations(hardest), _ORDERS):
             seats = self._in_order(groups, order)
             if seats is not None:
                 return seats
         return None
+
+    def _together(
+        self, groups: Sequence[SlotGroup], alike: Sequence[Sequence[int]]
+    ) -> Seats | None:
+        """Return seats for groups of which some are alike: as one group, then dealt out."""
+        merged = [
+            replace(groups[members[0]], count=sum(groups[at].count for at in members))
+            for members in alike
+        ]
+        seats = self.gang(merged)
+        if seats is None:
+            return None
+        found: dict[int, list[Seat]] = {}
+        for members, own in zip(alike, seats, strict=True):
+            left = list(own)
+            for at in members:
+                found[at] = _cut(left, groups[at].count)
+        return tuple(tuple(found[at]) for at in range(len(groups)))
 
     def could(self, groups: Sequence[SlotGroup]) -> bool:
         """Tell quickly whether each group alone has room; if not, all together never do."""
@@ -232,10 +255,10 @@ class Fitter:
         """Return seats for slots of whole devices."""
         fitting = self.free.fitting_devices(shape, host)
         needed = shape.gpus * count
-        if len(fitting) == needed:
+        if len(fitting) == needed:  # Nothing to choose.
             return Seat(host, tuple(fitting), shape, count)
         together = shape._replace(gpus=needed)
-        return Seat(host, self._placement.devices(together, host, fitting), shape, count)
+        return Seat(host, chosen(self._placement, together, host, fitting), shape, count)
 
     def _parts(self, shape: Shape, host: int, count: int) -> list[Seat]:
         """Return seats for slots of a part of a device: each sees what the last one took."""
@@ -251,6 +274,31 @@ class Fitter:
 def _hardness(group: SlotGroup) -> tuple[int, ...]:
     packs = group.wanted_topology not in (Topology.SPREAD, Topology.SPREAD_HOST, Topology.ANY)
     return group.gpus, bool(group.gpu_models), packs, group.cpus_milli, group.memory_bytes
+
+
+def _alike(groups: Sequence[SlotGroup]) -> list[list[int]]:
+    """Return the places of groups that pack together, each with its like."""
+    found: dict[object, list[int]] = {}
+    for at, group in enumerate(groups):
+        packs = group.wanted_topology in (Topology.PACK, Topology.PACK_RACK)
+        key = (Shape.of(group), group.wanted_topology) if packs else at
+        found.setdefault(key, []).append(at)
+    return list(found.values())
+
+
+def _cut(seats: list[Seat], count: int) -> list[Seat]:
+    """Take seats for so many slots off the front of a list."""
+    taken = []
+    while count:
+        seat = seats.pop(0)
+        if seat.slots > count:
+            width = count * seat.shape.gpus
+            rest = seat._replace(devices=seat.devices[width:], slots=seat.slots - count)
+            seats.insert(0, rest)
+            seat = seat._replace(devices=seat.devices[:width], slots=count)
+        taken.append(seat)
+        count -= seat.slots
+    return taken
 
 
 def _filled(hosts: Iterable[int], room: Ints, count: int) -> list[_Share]:

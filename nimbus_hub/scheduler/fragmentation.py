@@ -29,7 +29,9 @@ __all__ = ["Fragmentation"]
 
 _STEPS = 1e6
 """Costs in millionths of a GPU: what differs by less is rounding."""
-_TIE = 1e-7
+_TIE = 1e-9
+_NEVER = 1e12
+"""The cost of where a slot does not fit; nobody looks at it, but it has to be a number."""
 
 
 class Fragmentation:
@@ -44,26 +46,42 @@ class Fragmentation:
         pressure = _pressure(free, mix)
         # Both only order what costs the same: their sum is under one step.
         self._pressure = pressure[free.models].max(axis=1, initial=0.0) / 2
+        self._is_pressed = bool(self._pressure.any())
         self._losses: dict[int, Floats] = {}
+        # Of every host: worth of its gaps, CPUs, memory, and how much of it can be filled.
+        self._have = np.empty((3, len(free)))
+        self._filled = np.empty(len(free))
+        self._seen = len(free.changes)
+        self._look(np.arange(len(free)))
 
     def costs(self, shape: Shape, hosts: Ints) -> Floats:
         """Return by how much the worth of each host would fall, ties by its free GPUs."""
-        free = self._free
-        gpus = np.maximum(free.gpus[hosts], -1)
-        have = np.empty((3, len(hosts)))
-        worth = self._worth[gpus]
-        worth.sum(axis=1, out=have[0])
-        have[1] = free.cpus[hosts]
-        have[2] = free.memory[hosts]
-        before = np.minimum.reduce(np.dot(self._lines, have))
-        have[0] -= self._lost(shape, hosts, gpus)
+        changes = self._free.changes
+        if self._seen != len(changes):
+            self._look(np.array(changes[self._seen :]))
+            self._seen = len(changes)
+        have = self._have.take(hosts, axis=1)
+        tie = have[0] * _TIE
+        have[0] -= self._lost(shape, hosts)
         have[1] -= shape.cpus_milli
         have[2] -= shape.memory_bytes
-        before -= np.minimum.reduce(np.dot(self._lines, have))
-        np.rint(before, out=before)
-        before += self._pressure[hosts]
-        before += gpus.sum(axis=1) * _TIE
-        return np.asarray(before)
+        cost = self._filled[hosts]
+        cost -= np.minimum.reduce(np.dot(self._lines, have))
+        np.rint(cost, out=cost)
+        cost += tie
+        if self._is_pressed:
+            cost += self._pressure[hosts]
+        return cost
+
+    def _look(self, hosts: Ints) -> None:
+        """Note what hosts that changed have."""
+        free = self._free
+        have = np.empty((3, len(hosts)))
+        self._worth[np.maximum(free.gpus[hosts], -1)].sum(axis=1, out=have[0])
+        have[1] = free.cpus[hosts]
+        have[2] = free.memory[hosts]
+        self._have[:, hosts] = have
+        self._filled[hosts] = np.minimum.reduce(np.dot(self._lines, have))
 
     def devices(self, shape: Shape, host: int, fitting: list[int]) -> tuple[int, ...]:
         """Return the device whose gap loses least, then the one with least left."""
@@ -73,23 +91,20 @@ class Fragmentation:
         gpus = self._free.gpus[host].tolist()
         return (min(fitting, key=lambda device: (round(loss[gpus[device]]), gpus[device], device)),)
 
-    def _lost(self, shape: Shape, hosts: Ints, gpus: Ints) -> Floats | float:
+    def _lost(self, shape: Shape, hosts: Ints) -> Floats | float:
         """Return what the devices that are taken were worth."""
         if shape.gpu_milli == WHOLE:
             return shape.gpus * _STEPS
-        losses = self._loss(shape.gpu_milli)[gpus]
+        losses = self._loss(shape.gpu_milli)[np.maximum(self._free.gpus[hosts], -1)]
         allowed = self._free.allowed(shape.models)
         if allowed is not None:
-            losses[~allowed[hosts]] = np.inf
-        least: Floats = losses.min(axis=1, initial=np.inf)
-        # Where it does not fit the cost does not matter, but it has to be a number.
-        least[least == np.inf] = 0.0
-        return least
+            losses[~allowed[hosts]] = _NEVER
+        return np.asarray(losses.min(axis=1, initial=_NEVER))
 
     def _loss(self, share: int) -> NDArray[np.float64]:
         """Return by how much each gap's worth falls when a share is taken of it."""
         if share not in self._losses:
-            loss = np.full(len(self._worth), np.inf)
+            loss = np.full(len(self._worth), _NEVER)
             loss[share : WHOLE + 1] = self._worth[share:-1] - self._worth[: WHOLE + 1 - share]
             self._losses[share] = loss
         return self._losses[share]

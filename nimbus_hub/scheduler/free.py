@@ -31,6 +31,7 @@ WHOLE = 1000
 """A whole GPU, in thousandths."""
 
 _NONE = -1
+_ENDLESS = 2**40
 
 
 State = tuple[int, int, bool, bytes, int]
@@ -66,6 +67,9 @@ class Free:
     thousandths of each device, shape (hosts, devices), negative where there is none (or
     where more is held than there is). ``models``: each device's place in ``model_names``,
     -1 where there is none. ``port_slots``: for how many slots there are ports.
+
+    ``is_cautious``: every GPU keeps its reserve, free or not. For promises: whatever ends
+    early then only makes more room.
     """
 
     def __init__(self, hosts: Sequence[Host], rules: Rules | None = None) -> None:
@@ -104,7 +108,7 @@ class Free:
         free.hosts = ()
         free.model_names = tuple(model_names)
         free.cpus, free.memory, free.gpus, free.models = cpus, memory, gpus, models
-        free.port_slots = np.full(len(cpus), 2**40, np.int64)
+        free.port_slots = np.full(len(cpus), _ENDLESS, np.int64)
         free.reserve_cpus = np.zeros(len(cpus), np.int64)
         free.reserve_memory = np.zeros(len(cpus), np.int64)
         free.rack_starts = np.zeros(min(1, len(cpus)), np.int64)
@@ -130,6 +134,8 @@ class Free:
         )
 
     def _finish(self) -> None:
+        self.is_cautious = False
+        self._has_ports = bool((self.port_slots < _ENDLESS).any())
         self._is_reserving = bool(self.reserve_cpus.any() or self.reserve_memory.any())
         self.has_gpus = (self.models != _NONE).any(axis=1)
         kinds: dict[tuple[bytes, int, int], int] = {}
@@ -139,6 +145,7 @@ class Free:
             for row, cpus, memory in rows
         ]
         self.changes: list[int] = []
+        self._states: list[State | None] = [None] * len(self.cpus)
         self._allowed: dict[tuple[str, ...], NDArray[np.bool_] | None] = {}
 
     def __len__(self) -> int:
@@ -148,6 +155,7 @@ class Free:
     def changed(self, host: int) -> None:
         """Note that the arrays of a host were changed from outside."""
         self.changes.append(host)
+        self._states[host] = None
 
     def hold(self, seat: Seat, sign: int = 1) -> None:
         """Take what slots need, or with -1 give it back."""
@@ -157,20 +165,27 @@ class Free:
         self.memory[host] -= count * shape.memory_bytes
         self.port_slots[host] -= count
         share = sign * shape.gpu_milli
-        gpus = self.gpus
-        for device in devices:
-            gpus[host, device] -= share
+        row = self.gpus[host]
+        if len(devices) == len(row) and share * sign == WHOLE:
+            row -= share
+        else:
+            for device in devices:
+                row[device] -= share
         self.changes.append(host)
+        self._states[host] = None
 
     def state(self, host: int) -> State:
         """Return all that a cost may depend on: hosts in one state are alike."""
-        return (
-            int(self.cpus[host]),
-            int(self.memory[host]),
-            bool(self.port_slots[host] > 0),
-            self.gpus[host].tobytes(),
-            self._kinds[host],
-        )
+        state = self._states[host]
+        if state is None:
+            state = self._states[host] = (
+                int(self.cpus[host]),
+                int(self.memory[host]),
+                bool(self.port_slots[host] > 0),
+                self.gpus[host].tobytes(),
+                self._kinds[host],
+            )
+        return state
 
     def allowed(self, models: tuple[str, ...]) -> NDArray[np.bool_] | None:
         """Return which devices are of these models, or None where all are."""
@@ -218,8 +233,10 @@ class Free:
         cpus, memory = self.cpus[at], self.memory[at]
         if not shape.gpus and self._is_reserving:
             cpus, memory = cpus - self.kept_cpus(at), memory - self.kept_memory(at)
-        fits = (cpus >= shape.cpus_milli) & (memory >= shape.memory_bytes)
-        fits &= self.port_slots[at] > 0
+        fits = cpus >= shape.cpus_milli
+        fits &= memory >= shape.memory_bytes
+        if self._has_ports:
+            fits &= self.port_slots[at] > 0
         if shape.gpus:
             enough = self.gpus[at] >= shape.gpu_milli
             allowed = self.allowed(shape.models)
@@ -230,13 +247,17 @@ class Free:
 
     def kept_cpus(self, at: Hosts = slice(None)) -> Ints:
         """Return the milli-CPUs that each host keeps for its free GPUs."""
-        free = np.maximum(self.gpus[at], 0).sum(axis=1)
-        return np.asarray(self.reserve_cpus[at] * free // WHOLE, np.int64)
+        return np.asarray(self.reserve_cpus[at] * self._keeping(at) // WHOLE, np.int64)
 
     def kept_memory(self, at: Hosts = slice(None)) -> Ints:
         """Return the bytes that each host keeps for its free GPUs."""
-        free = np.maximum(self.gpus[at], 0).sum(axis=1)
-        return np.asarray(self.reserve_memory[at] * free // WHOLE, np.int64)
+        return np.asarray(self.reserve_memory[at] * self._keeping(at) // WHOLE, np.int64)
+
+    def _keeping(self, at: Hosts) -> Ints:
+        """Return the thousandths of GPUs of each host that keep a reserve."""
+        if self.is_cautious:
+            return np.asarray((self.models[at] != _NONE).sum(axis=1) * WHOLE, np.int64)
+        return np.asarray(np.maximum(self.gpus[at], 0).sum(axis=1), np.int64)
 
     def fitting_devices(self, shape: Shape, host: int) -> list[int]:
         """Return the devices of a host with enough left for a shape, in their order."""
@@ -264,4 +285,5 @@ class Free:
         other.cpus, other.memory = self.cpus.copy(), self.memory.copy()
         other.gpus, other.port_slots = self.gpus.copy(), self.port_slots.copy()
         other.changes = []
+        other._states = self._states.copy()
         return other

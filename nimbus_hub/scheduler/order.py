@@ -1,7 +1,8 @@
 """Who comes first: priority, then fair share, then arrival; and in time everybody.
 
-Orders are plug-ins (entry point group ``nimbus_hub.ordering``); who has waited longer than
-``rules.aging`` comes before them all, in order of arrival, so that no order starves anybody.
+Orders are plug-ins (entry point group ``nimbus_hub.ordering``). Of each owner's requests the
+first that has waited longer than ``rules.aging`` comes before them all, in order of arrival:
+so no order starves anybody, and nobody gains by having many requests wait.
 """
 
 from __future__ import annotations
@@ -28,9 +29,15 @@ class Ordering(Protocol):
 def ordered(snapshot: Snapshot, now: datetime, ordering: Ordering) -> list[Waiting]:
     """Return the requests in the order of their right to start."""
     aging = snapshot.cluster.rules.aging
-    aged = {each.lease_id for each in snapshot.waiting if now - each.since >= aging}
-    oldest = [each for each in by_arrival(snapshot, now) if each.lease_id in aged]
-    return oldest + [each for each in ordering(snapshot, now) if each.lease_id not in aged]
+    arrived = by_arrival(snapshot, now)
+    aged: dict[str, Waiting] = {}
+    for each in arrived:
+        if now - each.since >= aging:
+            aged.setdefault(each.owner, each)
+    # An order may be a plug-in that repeats or forgets somebody: each comes once.
+    known = {each.lease_id: each for each in arrived}
+    names = [each.lease_id for each in (*aged.values(), *ordering(snapshot, now), *arrived)]
+    return [known[name] for name in dict.fromkeys(names) if name in known]
 
 
 def effective_priority(snapshot: Snapshot, waiting: Waiting) -> int:

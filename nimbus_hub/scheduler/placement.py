@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from nimbus_hub.scheduler.free import Free, Ints
 from nimbus_hub.scheduler.shape import Shape
 
-__all__ = ["Floats", "Placement", "PlacementFactory", "Tightest"]
+__all__ = ["Floats", "Placement", "PlacementFactory", "Tightest", "chosen"]
 
 Floats = NDArray[np.float64]
 
@@ -43,6 +43,17 @@ class PlacementFactory(Protocol):
     def __call__(self, free: Free, mix: Mapping[Shape, float]) -> Placement:
         """Return the policy; ``mix`` is how often each shape is asked for, maybe empty."""
         ...
+
+
+def chosen(placement: Placement, shape: Shape, host: int, fitting: list[int]) -> tuple[int, ...]:
+    """Return the devices that a policy takes of the fitting ones.
+
+    A policy may be a plug-in: where it names others, or too few, the first ones are taken.
+    """
+    devices = placement.devices(shape, host, fitting)
+    if len(set(devices)) == len(devices) == shape.gpus and set(devices) <= set(fitting):
+        return devices
+    return tuple(fitting[: shape.gpus])
 
 
 class Tightest:

@@ -14,7 +14,7 @@ keeps its seats from everybody else until it can start.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -26,16 +26,19 @@ from nimbus_hub.scheduler.order import Ordering, ordered
 from nimbus_hub.scheduler.placement import PlacementFactory
 from nimbus_hub.scheduler.policies import ordering as ordering_named
 from nimbus_hub.scheduler.policies import placement as placement_named
-from nimbus_hub.scheduler.preemption import Stoppable, Yield, victims, yielding
+from nimbus_hub.scheduler.preemption import Stoppable, victims, yielding
 from nimbus_hub.scheduler.quota import Quotas
+from nimbus_hub.scheduler.reasons import Reasons
 from nimbus_hub.scheduler.reservation import Reservation, earliest
-from nimbus_hub.scheduler.shortage import Return, absent, away_text, shortage
+from nimbus_hub.scheduler.shortage import Return
 from nimbus_hub.scheduler.site import chosen, site_text, transfer
 from nimbus_hub.scheduler.snapshot import Holding, Snapshot, Waiting
 from nimbus_hub.scheduler.topology import topology_text
 from nimbus_hub.scheduler.words import counted
 
 __all__ = ["Pass", "plan"]
+
+_NO_PORTS = "waits for free ports at the addresses of the hosts"
 
 
 def plan(
@@ -58,6 +61,7 @@ class _Kept:
     waiting: Waiting
     code: ReasonCode
     text: str = ""
+    datacenters: tuple[str, ...] = ()
 
 
 class Pass:
@@ -85,7 +89,10 @@ class Pass:
         self.sites: dict[str, tuple[Site, ...]] = {}
         # What is free only shrinks in a pass: what did not fit need not be tried again.
         self._unfit: set[tuple[tuple[SlotGroup, ...], tuple[str, ...]]] = set()
-        self._lacks: dict[tuple[tuple[SlotGroup, ...], tuple[str, ...]], str] = {}
+        self._estimates: dict[tuple[tuple[SlotGroup, ...], str], float | None] = {}
+        # What was admitted to seats that others still hold: when that ends nobody knows.
+        self._pending: set[str] = set()
+        self._is_promise = True
         self._hold()
         self._stoppable = Stoppable(snapshot, self._now_free, now)
         # What is free once all that is being given back is: the same view if nothing is.
@@ -101,7 +108,9 @@ class Pass:
             self._now_free.use_ports(holding.slots)
             if holding.ends_at is not None and taken:
                 at = max(holding.ends_at, self._now)
-                likely = min(at, max(holding.expected_end or at, self._now))
+                # An expectation that has passed was wrong: only the lease's end is known.
+                expected = holding.expected_end
+                likely = expected if expected and self._now < expected < at else at
                 self._returns[holding.lease_id] = Return(at, likely, taken)
 
     def _give_back(self, holding: Holding) -> None:
@@ -116,26 +125,32 @@ class Pass:
         """Decide over every waiting request, in order."""
         grants: list[Grant] = []
         kept: list[_Kept] = []
-        order = ordered(self._snapshot, self._now, self._ordering)
-        yielded: list[Waiting] = []
-        for waiting, yields in zip(order, yielding(self._snapshot, order), strict=True):
-            answer = None if yields is Yield.ALWAYS else self._decide(waiting, yields)
-            if answer is None:
-                yielded.append(waiting)
-            elif isinstance(answer, Grant):
+        for answer in self._answers():
+            if isinstance(answer, Grant):
                 grants.append(answer)
             else:
                 kept.append(answer)
-        for waiting in yielded:
-            answer = self._decide(waiting, Yield.NEVER)
-            if isinstance(answer, Grant):
-                grants.append(answer)
-            elif answer is not None:
-                kept.append(answer)
         return Plan(tuple(grants), tuple(self._waits(kept)), tuple(self._preemptions))
 
-    def _decide(self, waiting: Waiting, yields: Yield) -> Grant | _Kept | None:
-        """Return what becomes of a request, or None if it yields to those behind it."""
+    def _answers(self) -> Iterator[Grant | _Kept]:
+        """Decide in order; who yields to somebody behind him is decided right after that one."""
+        order = ordered(self._snapshot, self._now, self._ordering)
+        behind: dict[int, list[Waiting]] = {}
+        for place, yields in enumerate(yielding(self._snapshot, order)):
+            answer = None
+            if yields is None or yields.is_guest_only:
+                answer = self._decide(order[place], may_be_guest=yields is None)
+            if answer is not None:
+                yield answer
+            elif yields is not None:
+                behind.setdefault(yields.to, []).append(order[place])
+            for waiting in behind.get(place, ()):
+                answer = self._decide(waiting)
+                if answer is not None:
+                    yield answer
+
+    def _decide(self, waiting: Waiting, *, may_be_guest: bool = True) -> Grant | _Kept | None:
+        """Return what becomes of a request, None if it would be a guest and may not be one."""
         excess = self._quotas.excess(waiting)
         if excess is not None:
             return _Kept(waiting, ReasonCode.QUOTA, excess)
@@ -145,20 +160,28 @@ class Pass:
         if seated is not None:
             seated = self._without_delay(self._now_free, waiting, seated, datacenters)
         if seated is not None:
-            if yields is Yield.AS_GUEST and self._now_free.spread(seated)[0]:
+            if not may_be_guest and self._now_free.spread(seated)[0]:
                 return None
             slots = self._now_free.slots(waiting.groups, seated, waiting.lease_id)
-            if slots is not None:
-                self._admit(waiting, seated)
-                return Grant(waiting.lease_id, slots, self._placed(waiting, seated))
+            if slots is None:
+                return _Kept(waiting, ReasonCode.RESOURCES, _NO_PORTS)
+            self._admit(waiting, seated)
+            return Grant(waiting.lease_id, slots, self._placed(waiting, seated))
         if is_short:
             kept = self._make_room(waiting, datacenters)
             if kept is not None:
                 return kept
         if self._reservation is None:
-            returns = self._returns.values()
-            self._reservation = earliest(self._soon_free, waiting, datacenters, returns)
-        return _Kept(waiting, ReasonCode.RESOURCES if is_short else ReasonCode.RESERVATION)
+            self._reserve(waiting, datacenters)
+        code = ReasonCode.RESOURCES if is_short else ReasonCode.RESERVATION
+        return _Kept(waiting, code, "", datacenters)
+
+    def _reserve(self, waiting: Waiting, datacenters: Sequence[str]) -> None:
+        found = earliest(self._soon_free, waiting, datacenters, self._returns.values())
+        if found is not None:
+            self._reservation = found
+            ends = [self._returns[lease_id].at for lease_id in self._pending]
+            self._is_promise = not any(end <= found.at for end in ends)
 
     # Where
 
@@ -166,7 +189,7 @@ class Pass:
         """Return where a request may be: where it wishes, else where its data makes it best."""
         if waiting.wishes.datacenter is not None:
             return (waiting.wishes.datacenter,)
-        names = tuple(self._now_free.fitters)
+        names = tuple(sorted({host.datacenter for host in self._snapshot.hosts}))
         if len(names) < 2 or not (waiting.wishes.inputs or waiting.wishes.outputs):
             return names
         sites = self._weighed(waiting, names)
@@ -175,19 +198,40 @@ class Pass:
     def _weighed(self, waiting: Waiting, names: Sequence[str]) -> list[Site]:
         """Return what speaks for each datacenter; none if its data lives nowhere known."""
         weighed = []
-        for name in names:
+        for name in self._keeping_promise(waiting, names):
             moved = transfer(waiting.wishes, name, self._snapshot.cluster)
             if moved is None:
                 return []
             wait = self._estimate(waiting, name)
-            site = Site(name, moved.bytes_to_move, moved.seconds, wait)
+            site = Site(name, moved.bytes_to_move, moved.seconds, wait, unsized=moved.unsized_far)
             weighed.append((site, moved))
         sites = chosen(weighed)
         self.sites[waiting.lease_id] = tuple(sites)
         return sites
 
+    def _keeping_promise(self, waiting: Waiting, names: Sequence[str]) -> Sequence[str]:
+        """Return the datacenters in which a request starts when it was promised, or all."""
+        if waiting.promised is None:
+            return names
+        kept = [
+            name
+            for name in names
+            if self._soon_free.gang(waiting.groups, (name,)) is not None
+            or (
+                (found := earliest(self._soon_free, waiting, (name,), self._returns.values()))
+                and found.at <= waiting.promised
+            )
+        ]
+        return kept or names
+
     def _estimate(self, waiting: Waiting, datacenter: str) -> float | None:
         """Return in how many seconds a gang likely fits in a datacenter, None if nobody knows."""
+        key = waiting.groups, datacenter
+        if key not in self._estimates:
+            self._estimates[key] = self._look_ahead(waiting, datacenter)
+        return self._estimates[key]
+
+    def _look_ahead(self, waiting: Waiting, datacenter: str) -> float | None:
         if self._soon_free.gang(waiting.groups, (datacenter,)) is not None:
             return 0.0
         likely = [Return(each.likely, each.likely, each.taken) for each in self._returns.values()]
@@ -243,7 +287,11 @@ class Pass:
     ) -> Seated | None:
         """Return seats, these or others, that leave the reservation as it is, or None."""
         reserved = self._reservation
-        if reserved is None or self._now + waiting.length <= reserved.at:
+        if reserved is None:
+            return seated
+        # On seats that others still hold it starts nobody knows when, and ends then too.
+        starts_now = capacity is self._now_free
+        if starts_now and self._now + waiting.length <= reserved.at:
             return seated
         if reserved.allows(capacity.seated(seated)):
             return seated
@@ -271,6 +319,7 @@ class Pass:
         if seated is None:
             return None
         self._admit(waiting, seated)
+        self._pending.add(waiting.lease_id)
         return _Kept(waiting, code, text)
 
     def _preempt(self, waiting: Waiting, names: tuple[str, ...]) -> tuple[str, Seated] | None:
@@ -301,51 +350,30 @@ class Pass:
     # Why
 
     def _waits(self, kept: Sequence[_Kept]) -> Iterable[Wait]:
-        reserved = self._reservation
+        returns = [*self._ending, *self._returns.values()]
+        reasons = Reasons(self._snapshot, self._now_free, lambda: returns, self._now)
         for position, each in enumerate(kept, start=1):
-            starts_by = None
-            if reserved is not None and reserved.waiting is each.waiting:
-                starts_by = reserved.at if reserved.at > self._now else None
-            code, text = self._why(each)
+            code, text = each.code, each.text
+            if code is ReasonCode.RESOURCES and not text:
+                code, text = reasons.of(each.waiting.groups, each.datacenters)
             ahead = position - 1
             behind = f"behind {ahead} earlier request{'s' if ahead > 1 else ''}"
             if code is ReasonCode.RESERVATION:
                 text = f"{behind}, which starting now would delay"
             elif ahead and code in (ReasonCode.RESOURCES, ReasonCode.HOSTS_AWAY):
                 text = f"{text}; {behind}"
-            yield Wait(each.waiting.lease_id, position, text, starts_by, code)
+            sites = self.sites.get(each.waiting.lease_id)
+            if sites and code is not ReasonCode.QUOTA:
+                text = f"{text} ({site_text(sites)})"
+            yield Wait(each.waiting.lease_id, position, text, self._starts_by(each), code)
 
-    def _why(self, kept: _Kept) -> tuple[ReasonCode, str]:
-        if kept.text or kept.code is not ReasonCode.RESOURCES:
-            return kept.code, kept.text
-        groups = kept.waiting.groups
-        key = (groups, self._datacenters_of(kept.waiting))
-        away = self._away(groups)
-        if away:
-            return ReasonCode.HOSTS_AWAY, away
-        if key not in self._lacks:
-            self._lacks[key] = self._shortage(groups, key[1])
-        return kept.code, self._lacks[key]
-
-    def _shortage(self, groups: tuple[SlotGroup, ...], names: tuple[str, ...]) -> str:
-        returns = sorted([*self._ending, *self._returns.values()], key=lambda each: each.at)
-        return shortage(self._now_free, groups, names, returns, self._now)
-
-    def _datacenters_of(self, waiting: Waiting) -> tuple[str, ...]:
-        """Return where a request was tried."""
-        if waiting.wishes.datacenter is not None:
-            return (waiting.wishes.datacenter,)
-        sites = self.sites.get(waiting.lease_id, ())
-        return tuple(site.datacenter for site in sites if site.is_chosen) or tuple(
-            self._now_free.fitters
-        )
-
-    def _away(self, groups: tuple[SlotGroup, ...]) -> str:
-        hosts = self._snapshot.hosts
-        if all(host.state is HostState.READY for host in hosts):
-            return ""
-        rules = self._snapshot.cluster.rules
-        empty = Capacity(hosts, rules, {}, self._placement)
-        ready = [host for host in hosts if host.state is HostState.READY]
-        missing = absent(groups, hosts, empty, Capacity(ready, rules, {}, self._placement))
-        return f"waits for {away_text(missing)}" if missing else ""
+    def _starts_by(self, kept: _Kept) -> datetime | None:
+        """Return the promise to a request, the old one while others make room for it."""
+        promise = kept.waiting.promised
+        if kept.code not in (ReasonCode.ENDING, ReasonCode.PREEMPTING):
+            reserved = self._reservation
+            is_next = reserved is not None and reserved.waiting is kept.waiting
+            promise = reserved.at if reserved is not None and is_next else None
+            if not self._is_promise:
+                promise = None
+        return promise if promise is not None and promise > self._now else None

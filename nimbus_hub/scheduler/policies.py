@@ -39,4 +39,7 @@ def _load(group: str, name: str) -> Any:
         raise InvalidRequest(
             f"there is no {kind} policy {name!r}; installed are {', '.join(sorted(known))}"
         )
-    return known[name].load()
+    try:
+        return known[name].load()
+    except (ImportError, AttributeError) as error:
+        raise InvalidRequest(f"{group} policy {name!r} cannot be loaded: {error}") from error

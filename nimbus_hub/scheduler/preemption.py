@@ -11,8 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence, Set
 from datetime import datetime
-from enum import Enum, auto
-from math import inf
+from typing import NamedTuple
 
 from nimbus_hub.model.cluster import Queue
 from nimbus_hub.model.lease import LeaseKind
@@ -24,19 +23,18 @@ __all__ = ["Stoppable", "Yield", "is_guest", "victims", "wants_gpus", "yielding"
 
 
 class Stoppable:
-    """Who may be stopped for somebody, looked up once for a pass, the cheapest first."""
+    """Who may be stopped for somebody, looked up once for a pass."""
 
     def __init__(self, snapshot: Snapshot, capacity: Capacity, now: datetime) -> None:
         self._snapshot = snapshot
+        self._now = now
         self._queues = {queue.name: queue for queue in snapshot.cluster.queues}
         held = [holding for holding in snapshot.holdings if not holding.is_ending]
-        guests = [each for each in held if is_guest(each, capacity)]
-        preemptible = [each for each in held if each.is_preemptible]
-        self._guests = sorted(guests, key=lambda each: _price(each, now))
-        self._preemptible = sorted(preemptible, key=lambda each: _price(each, now))
+        self._guests = [each for each in held if is_guest(each, capacity)]
+        self._preemptible = [each for each in held if each.is_preemptible]
 
     def candidates(self, waiting: Waiting, without: Set[str]) -> list[Holding]:
-        """Return whom a request may have stopped, but for those that are named."""
+        """Return whom a request may have stopped, the cheapest first, but for those named."""
         found = {}
         if wants_gpus(waiting):
             priority = effective_priority(self._snapshot, waiting)
@@ -44,7 +42,8 @@ class Stoppable:
         for each in self._preemptible:
             if self.is_outranked(waiting, each):
                 found[each.lease_id] = each
-        return [each for each in found.values() if each.lease_id not in without]
+        may = [each for each in found.values() if each.lease_id not in without]
+        return sorted(may, key=lambda each: _price(each, self._now))
 
     def is_outranked(self, waiting: Waiting, holding: Holding) -> bool:
         """Tell whether a request may have a lease stopped by its priority."""
@@ -54,37 +53,58 @@ class Stoppable:
         return holding.priority < effective_priority(self._snapshot, waiting)
 
 
-class Yield(Enum):
-    """Whether a request is decided after others that come behind it in the order."""
+class Yield(NamedTuple):
+    """To whom a request yields: decided right behind that place of the order, not before.
 
-    NEVER = auto()
-    AS_GUEST = auto()
-    """If it would be a guest, whom one of them could have stopped."""
-    ALWAYS = auto()
-    """One of them could have it stopped wherever it is."""
+    ``is_guest_only``: only if it would start as a guest, whom the other could have stopped.
+    """
+
+    to: int
+    is_guest_only: bool
 
 
-def yielding(snapshot: Snapshot, order: Sequence[Waiting]) -> list[Yield]:
-    """Return for each request in order whether it yields to one behind it."""
+def yielding(snapshot: Snapshot, order: Sequence[Waiting]) -> list[Yield | None]:
+    """Return for each request in order to whom behind it it yields, if to anybody.
+
+    That is the last one that could have it stopped: so it loses its place to no others.
+    """
     queues = {queue.name: queue for queue in snapshot.cluster.queues}
-    found: list[Yield] = []
-    highest_gpus = highest_preempting = -inf
-    for waiting in reversed(order):
+    found: list[Yield | None] = []
+    gpus, preempting = _Last(), _Last()
+    for place in range(len(order) - 1, -1, -1):
+        waiting = order[place]
         priority = effective_priority(snapshot, waiting)
         queue = queues.get(waiting.wishes.queue, Queue())
-        if (waiting.wishes.is_preemptible or queue.is_preemptible) and (
-            highest_preempting > priority
-        ):
-            found.append(Yield.ALWAYS)
-        elif waiting.kind is LeaseKind.JOB and not wants_gpus(waiting):
-            found.append(Yield.AS_GUEST if highest_gpus >= priority else Yield.NEVER)
+        stops = stops_guest = None
+        if waiting.wishes.is_preemptible or queue.is_preemptible:
+            stops = preempting.of_at_least(priority + 1)
+        if waiting.kind is LeaseKind.JOB and not wants_gpus(waiting):
+            stops_guest = gpus.of_at_least(priority)
+        if stops is not None:
+            found.append(Yield(stops, is_guest_only=False))
         else:
-            found.append(Yield.NEVER)
+            found.append(None if stops_guest is None else Yield(stops_guest, is_guest_only=True))
         if wants_gpus(waiting):
-            highest_gpus = max(highest_gpus, priority)
+            gpus.see(place, priority)
         if queue.may_preempt:
-            highest_preempting = max(highest_preempting, priority)
+            preempting.see(place, priority)
     return found[::-1]
+
+
+class _Last:
+    """The last places of requests, by their priority; seen from behind."""
+
+    def __init__(self) -> None:
+        self._places: list[tuple[int, int]] = []
+
+    def see(self, place: int, priority: int) -> None:
+        """Note a request; one of no higher priority than one behind it is never the last."""
+        if not self._places or priority > self._places[-1][1]:
+            self._places.append((place, priority))
+
+    def of_at_least(self, priority: int) -> int | None:
+        """Return the last place with at least this priority."""
+        return next((place for place, each in self._places if each >= priority), None)
 
 
 def wants_gpus(waiting: Waiting) -> bool:

@@ -27,6 +27,9 @@ from nimbus_hub.scheduler.shape import Shape
 __all__ = ["Prices", "prices"]
 
 _MOST_PATTERNS = 300
+_MOST_SHARES = 40
+_COARSE = 50
+"""Steps, in thousandths of a device, of the shares beyond the commonest."""
 _MOST_LINES = 7
 _ROUNDING = 1e-7
 
@@ -55,6 +58,7 @@ def _prices(mix: tuple[tuple[Shape, float], ...]) -> Prices:
     demand: dict[int, float] = {WHOLE: 1e-9}
     for shape, count in asking:
         demand[shape.gpu_milli] = demand.get(shape.gpu_milli, 0.0) + count * shape.gpus
+    demand = _few(demand)
     lines = [(1.0, 0.0, 0.0)]
     per_gpu = [shape.cpus_milli * WHOLE / shape.all_gpus_milli for shape, _ in asking]
     lines += [(worth, slope, 0.0) for worth, slope in _lines(per_gpu, weights)]
@@ -81,8 +85,21 @@ def _lines(needs: Sequence[float], weights: Sequence[float]) -> list[tuple[float
     return [(float(filled[at] - used[at] / need[at]), float(1 / need[at])) for at in some]
 
 
+def _few(demand: Mapping[int, float]) -> dict[int, float]:
+    """Return the demand with the rarer shares rounded up, so that prices stay quick to find."""
+    often = sorted(demand, key=lambda share: (-demand[share], share))[:_MOST_SHARES]
+    found = {WHOLE: demand[WHOLE]}
+    for share, count in demand.items():
+        kept = share if share in often else -(-share // _COARSE) * _COARSE
+        if share != WHOLE:
+            found[kept] = found.get(kept, 0.0) + count
+    return found
+
+
 def _worth_of_gaps(demand: Mapping[int, float]) -> NDArray[np.float64]:
     """Return the worth of every gap, by column generation: patterns until none is worth more."""
+    if len(demand) == 1:  # Whole devices: nothing less is worth anything.
+        return np.append(np.zeros(WHOLE), 1.0)
     shares = np.array(sorted(demand))
     wanted = np.array([demand[share] for share in shares.tolist()])
     patterns = [np.eye(len(shares))[at] * (WHOLE // share) for at, share in enumerate(shares)]

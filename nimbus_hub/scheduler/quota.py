@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
-from nimbus_hub.errors import Impossible
 from nimbus_hub.model.cluster import Cluster, Quota
 from nimbus_hub.model.quantities import format_cpus
 from nimbus_hub.model.slot import Slot, SlotGroup
 from nimbus_hub.scheduler.snapshot import Holding, Waiting
 
-__all__ = ["Held", "Quotas", "refuse_over_quota"]
+__all__ = ["Held", "Quotas"]
 
 
 @dataclass(slots=True)
@@ -67,7 +66,7 @@ class Quotas:
         for who, quota, held in self._bounds(waiting.owner):
             over = _over(quota, held, asked)
             if over is not None:
-                return f"{who} holds {over} allowed at once; it waits until enough is given back"
+                return f"{who} {over}"
         return None
 
     def _add(self, owner: str, held: Held) -> None:
@@ -83,22 +82,6 @@ class Quotas:
             yield f"group {group.name}", group.quota, self._groups.get(group.name, Held())
 
 
-def refuse_over_quota(cluster: Cluster, owner: str, groups: Sequence[SlotGroup]) -> None:
-    """Raise Impossible for a request that is over a quota by itself."""
-    asked = Held.by_groups(groups)
-    bounds = [(owner, cluster.user_quota(owner))]
-    group = cluster.group_of(owner)
-    if group is not None:
-        bounds.append((f"group {group.name}", group.quota))
-    for who, quota in bounds:
-        for what, most, _, wanted in _amounts(quota, Held(), asked):
-            if most is not None and wanted > most:
-                raise Impossible(
-                    f"{_text(wanted, what)} {what} were asked for, but {who} may hold at most "
-                    f"{_text(most, what)} at once; ask for less"
-                )
-
-
 def _amounts(quota: Quota, held: Held, asked: Held) -> list[tuple[str, int | None, int, int]]:
     """Return what is bounded, by how much, what is held of it, and what is asked for."""
     return [
@@ -109,10 +92,19 @@ def _amounts(quota: Quota, held: Held, asked: Held) -> list[tuple[str, int | Non
 
 
 def _over(quota: Quota, held: Held, asked: Held) -> str | None:
-    """Return ``6 of the 8 GPUs`` for the first bound that both together exceed."""
+    """Return what is held of the first bound that both together exceed."""
     for what, most, has, wanted in _amounts(quota, held, asked):
-        if most is not None and wanted and has + wanted > most:
-            return f"{_text(has, what)} of the {_text(most, what)} {what}"
+        if most is None or not wanted or has + wanted <= most:
+            continue
+        if wanted > most:
+            return (
+                f"may hold at most {_text(most, what)} {what} at once, and "
+                f"{_text(wanted, what)} are asked for; an administrator can change that"
+            )
+        return (
+            f"holds {_text(has, what)} of the {_text(most, what)} {what} allowed at once; "
+            "it waits until enough is given back"
+        )
     return None
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from nimbus_hub.scheduler.free import Free, Ints, Seat, State
-from nimbus_hub.scheduler.placement import Floats, Placement
+from nimbus_hub.scheduler.placement import Floats, Placement, chosen
 from nimbus_hub.scheduler.shape import Shape
 
 __all__ = ["Ranking", "Rooms"]
@@ -61,7 +61,7 @@ class Ranking:
             if len(self._devices) > _MOST_STATES:
                 self._devices.clear()
             fitting = self._free.fitting_devices(self._shape, host)
-            devices = self._placement.devices(self._shape, host, fitting)
+            devices = chosen(self._placement, self._shape, host, fitting)
             self._devices[state] = devices
         return Seat(host, devices, self._shape)
 
@@ -81,9 +81,11 @@ class Ranking:
             hosts = [host for host in hosts if not self._is_known(host)]
             if not hosts:
                 return
+        else:
+            hosts = list(set(hosts))
         at = np.array(hosts)
         self._compute(at)
-        if new > len(self._blocks) // 2:
+        if len(hosts) > len(self._blocks) // 2:
             self._blocks.min(axis=1, out=self._least)
         else:
             touched = list({host // _BLOCK for host in hosts})
@@ -114,7 +116,8 @@ class Ranking:
         costs = self._placement.costs(self._shape, at)
         if self._has_strays:
             costs = costs + _STRAY * self._free.has_gpus[at]
-        self._costs[at] = np.where(self._free.fits(self._shape, at), costs, np.inf)
+        costs[~self._free.fits(self._shape, at)] = np.inf
+        self._costs[at] = costs
 
 
 class Rooms:
@@ -154,23 +157,19 @@ class Rooms:
         changes = self._free.changes
         if self._seen == len(changes):
             return
-        hosts = changes[self._seen :]
+        at = np.array(list(set(changes[self._seen :])))
         self._seen = len(changes)
-        at = np.array(hosts)
-        now = self._free.room(self._shape, at)
-        if int(now.max()) >= len(self._sizes) < _MOST:
+        now, then = self._free.room(self._shape, at), self.hosts[at]
+        most = len(self._sizes) - 1
+        if most < _MOST and int(now.max()) > most:
             self._count(self._free.room(self._shape))
             return
-        most = len(self._sizes) - 1
-        for host, count in zip(hosts, now.tolist(), strict=True):
-            then = int(self.hosts[host])
-            if count != then:
-                rack = self._rack_of[host]
-                self.hosts[host] = count
-                self.racks[rack] += count - then
-                self.total += count - then
-                self._histogram[rack, most - min(then, most)] -= 1
-                self._histogram[rack, most - min(count, most)] += 1
+        racks, grown = self._rack_of[at], now - then
+        self.hosts[at] = now
+        np.add.at(self.racks, racks, grown)
+        self.total += int(grown.sum())
+        np.add.at(self._histogram, (racks, most - np.minimum(then, most)), -1)
+        np.add.at(self._histogram, (racks, most - np.minimum(now, most)), 1)
 
     def tightest_rack(self, count: int, among: Ints | None = None) -> int | None:
         """Return the rack that holds ``count`` slots on the fewest hosts, then the fullest."""

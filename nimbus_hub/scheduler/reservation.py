@@ -53,7 +53,7 @@ def _in_datacenter(
     own = [(at, local) for at, taken in times if (local := _only(taken, name))]
     if not own or name not in capacity.fitters:
         return None
-    free = capacity.copy()
+    free = capacity.cautious()
     for _, taken in own:
         free.take(taken, -1)
     fitting = free.gang(waiting.groups, (name,))

@@ -14,14 +14,14 @@ import numpy as np
 
 from nimbus_hub.model.host import Host, HostState
 from nimbus_hub.model.quantities import format_cpus, format_memory
-from nimbus_hub.model.slot import SlotGroup
+from nimbus_hub.model.slot import SlotGroup, Topology
 from nimbus_hub.scheduler.capacity import Capacity, Taken
 from nimbus_hub.scheduler.fit import Fitter
 from nimbus_hub.scheduler.free import WHOLE
 from nimbus_hub.scheduler.shape import Shape
 from nimbus_hub.scheduler.words import clock, counted, cpus_text, gpus_text, roles_text, wish_text
 
-__all__ = ["Return", "absent", "away_text", "most_room", "shortage"]
+__all__ = ["Return", "absent", "away_text", "most_arranged", "most_room", "shortage"]
 
 _NAMED_TIMES = 3
 
@@ -55,8 +55,32 @@ def shortage(
             where = f" in {known[at]}" if len(capacity.fitters) > 1 else ""
             lack = _Lack(capacity.fitters[known[at]], group, room, where)
             return "; ".join([lack.text(), *lack.coming(known[at], returns, now), *lack.blocked()])
+    for group in groups:
+        must = _must([capacity.fitters[name] for name in known], group)
+        if must:
+            return f"waits for {must}"
     count = sum(group.count for group in groups)
     return f"waits for {counted(count, 'slot')} at once in one datacenter: not all are free"
+
+
+def most_arranged(fitters: Sequence[Fitter], group: SlotGroup) -> tuple[int, str]:
+    """Return how many slots a group's topology allows at most, and where they would be."""
+    rooms = [fitter.rooms(Shape.of(group)) for fitter in fitters]
+    if group.topology is Topology.PACK_HOST:
+        return max(int(room.hosts.max(initial=0)) for room in rooms), "on one host"
+    if group.topology is Topology.PACK_RACK:
+        return max(int(room.racks.max(initial=0)) for room in rooms), "in one rack"
+    if group.topology is Topology.SPREAD_HOST:
+        return max(int(np.count_nonzero(room.hosts)) for room in rooms), "on hosts of their own"
+    return group.count, ""
+
+
+def _must(fitters: Sequence[Fitter], group: SlotGroup) -> str:
+    most, where = most_arranged(fitters, group)
+    if most >= group.count:
+        return ""
+    fit = "fits" if most == 1 else "fit"
+    return f"{roles_text(group.role, group.count)} {where}: at most {most} {fit} so now"
 
 
 def most_room(fitters: Sequence[Fitter], group: SlotGroup) -> tuple[int, int]:
@@ -179,21 +203,22 @@ def away_text(hosts: Sequence[Host]) -> str:
 
 
 def absent(
-    groups: Sequence[SlotGroup], hosts: Sequence[Host], empty: Capacity, ready: Capacity
+    groups: Sequence[SlotGroup], names: Iterable[str], everywhere: Capacity, ready: Capacity
 ) -> list[Host]:
-    """Return the hosts without which a gang could not run even if nothing else did.
+    """Return the hosts of these datacenters without which a gang could never run.
 
-    ``empty`` is a view of all hosts with nothing held, ``ready`` of those that take slots.
+    Both views hold nothing: of all hosts, and of those that take slots.
     """
-    if any(fitter.could(groups) for fitter in ready.fitters.values()):
+    names = list(names)
+    if any(ready.fitters[name].could(groups) for name in names if name in ready.fitters):
         return []
     found = []
-    for host in sorted(hosts, key=lambda host: host.name):
-        place = empty.host(host.name)
-        if host.state is HostState.READY or place is None:
-            continue
-        free, at = place
-        one = np.array([at])
-        if any(int(free.room(Shape.of(group), one)[0]) for group in groups):
-            found.append(host)
-    return found
+    for name in names:
+        free = everywhere.fitters[name].free
+        rooms = [free.room(Shape.of(group)) for group in groups]
+        found += [
+            host
+            for at, host in enumerate(free.hosts)
+            if host.state is not HostState.READY and any(room[at] for room in rooms)
+        ]
+    return sorted(found, key=lambda host: host.name)

@@ -84,11 +84,7 @@ def site_text(sites: Iterable[Site]) -> str:
     """Return why a datacenter was chosen, with the numbers of all."""
     parts = []
     for site in sorted(sites, key=lambda site: (not site.is_chosen, site.datacenter)):
-        moves = (
-            f"{format_memory(site.bytes_to_move)} to move ({seconds(site.transfer_seconds)})"
-            if site.bytes_to_move
-            else "nothing to move"
-        )
+        moves = _moves(site)
         if site.wait_seconds is None:
             waits = "no end of the wait known"
         elif site.wait_seconds:
@@ -97,3 +93,13 @@ def site_text(sites: Iterable[Site]) -> str:
             waits = "no wait"
         parts.append(f"{site.datacenter}: {moves}, {waits}")
     return "; ".join(parts)
+
+
+def _moves(site: Site) -> str:
+    parts = []
+    if site.bytes_to_move:
+        took = seconds(site.transfer_seconds)
+        parts.append(f"{format_memory(site.bytes_to_move)} to move ({took})")
+    if site.unsized:
+        parts.append(f"{site.unsized} of unknown size to move")
+    return " and ".join(parts) or "nothing to move"

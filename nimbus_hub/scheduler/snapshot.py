@@ -43,7 +43,8 @@ class Holding:
 class Waiting:
     """A lease that waits since ``since`` for all slots of its groups at once.
 
-    ``wait_until`` is the end of its owner's patience, None for ever.
+    ``wait_until`` is the end of its owner's patience, None for ever. ``promised`` is the
+    latest start that its owner was told.
     """
 
     lease_id: str
@@ -54,6 +55,7 @@ class Waiting:
     kind: LeaseKind = LeaseKind.JOB
     wishes: Wishes = field(default_factory=Wishes)
     wait_until: datetime | None = None
+    promised: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +63,7 @@ class Snapshot:
     """The cluster at one instant.
 
     ``hosts`` are all there are, ``cluster`` what the operator configured beside them.
-    ``usage`` is the decayed GPU time of each owner, in GPU-seconds (fair.py). ``mix`` is
+    ``usage`` is the decayed GPU time of each owner, in GPU-seconds (usage.py). ``mix`` is
     how often each shape was asked for of late, in any unit; empty where nobody counted.
     """
 

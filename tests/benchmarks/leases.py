@@ -97,7 +97,7 @@ class TimedPolicy:
 
     def __init__(self) -> None:
         self.watch = Stopwatch()
-        self.plan = self.watch.around(ShippedPolicy.plan)
+        self.plan = self.watch.around(ShippedPolicy().plan)
         self.preview = self.watch.around(ShippedPolicy.preview)
         self.refuse = self.watch.around(ShippedPolicy.refuse)
 

@@ -29,7 +29,7 @@ class _Scheduler:
     def __init__(self, cluster: Cluster, rng: Random) -> None:
         self._cluster = cluster
         self._order = np.array(rng.sample(range(len(cluster.ngpu)), len(cluster.ngpu)))
-        self._place = np.argsort(self._order)
+        self._place: list[int] = np.argsort(self._order).tolist()
         models = np.where(cluster.gpu_free >= 0, cluster.model_id[:, None], -1)
         self._free = Free.of_arrays(
             cluster.cpu_free[self._order],
@@ -63,12 +63,12 @@ class _Scheduler:
 
     def decide(self, cluster: Cluster, task: Task) -> Choice | None:
         """Return where a task goes, after a look at the hosts that changed."""
-        for host in np.flatnonzero(cluster.version != self._seen).tolist():
+        for host in (cluster.version != self._seen).nonzero()[0].tolist():
             place = self._place[host]
             self._free.cpus[place] = cluster.cpu_free[host]
             self._free.memory[place] = cluster.mem_free[host]
             self._free.gpus[place] = cluster.gpu_free[host]
-            self._free.changed(int(place))
+            self._free.changed(place)
             self._seen[host] = cluster.version[host]
         seat = self._fitter.one(self.shape(task.shape))
         return None if seat is None else (int(self._order[seat.host]), list(seat.devices))

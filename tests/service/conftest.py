@@ -151,6 +151,7 @@ class Service:
         self.url = f"http://127.0.0.1:{self.port}{PREFIX}"
         server = HTTPServer(web)
         server.add_sockets(sockets)
+        await self.control.reconciler.prepare()
         acting = asyncio.create_task(self.control.reconciler.run())
         ready.set()
         await self._over.wait()

@@ -75,7 +75,7 @@ class CountedPolicy(ShippedPolicy):
         self.seen: list[tuple[Snapshot, Plan]] = []
 
     def plan(self, snapshot: Snapshot, now: datetime) -> Plan:
-        decided = ShippedPolicy.plan(snapshot, now)
+        decided = ShippedPolicy().plan(snapshot, now)
         self.seen.append((snapshot, decided))
         return decided
 

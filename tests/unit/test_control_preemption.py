@@ -209,6 +209,20 @@ async def test_a_stop_that_comes_with_the_preemption_stops_the_job(world: World)
     assert world.lease_of(job).state is LeaseState.PREEMPTED
 
 
+async def test_a_lease_given_back_while_it_is_taken_away_gets_no_successor(world: World) -> None:
+    job = await spare(world)
+    world.executor.auto_stop = False
+    await urgent(world)
+    await world.passes(2)
+    await world.control.leases.release(job.lease_id, "given back by ada")
+    await world.passes(1)
+    world.executor.exit(world.replicas(job)[0].id, -15)
+    await world.passes(2)
+    over = world.job(job)
+    assert (over.state, over.reason) == (JobState.STOPPED, "given back by ada")
+    assert world.lease_of(job).state is LeaseState.RELEASED
+
+
 async def test_what_people_see_of_a_job_never_gets_an_older_version(world: World) -> None:
     job = await spare(world)
     versions = []

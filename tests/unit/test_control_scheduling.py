@@ -139,6 +139,17 @@ def test_gpu_time_counted_one_by_one_is_that_counted_at_once() -> None:
     assert slowly.at(later, []) == pytest.approx(at_once.at(later, []))
 
 
+def test_gpu_time_of_long_ago_is_nothing_and_breaks_nothing() -> None:
+    usage = Usage(HOUR, NOW)
+    usage.add(held(NOW - HOUR, NOW), NOW)
+    much_later = NOW + 5000 * HOUR
+    assert usage.at(much_later, []).get("ada", 0.0) < 1e-20
+    usage.add(held(much_later - HOUR, much_later, owner="bob"), much_later)
+    assert usage.at(much_later, [])["bob"] == pytest.approx(
+        decayed(2, much_later - HOUR, much_later, much_later, HOUR)
+    )
+
+
 # The mix
 
 
@@ -266,3 +277,15 @@ async def test_a_lease_keeps_why_it_waits_and_why_it_is_where_it_is(world: World
     last = waits[-1]
     assert (waiting.reason, waiting.reason_code) == (last.reason, last.code.value)
     assert (waiting.position, waiting.starts_by) == (1, last.starts_by)
+
+
+async def test_how_long_requests_waited_is_told_by_outcome(world: World) -> None:
+    holder = await world.session("first", gpus=1)
+    world.skip(seconds=1)
+    await world.session("second", gpus=1, wait=timedelta(minutes=5))
+    world.skip(minutes=6)
+    await world.passes(1)
+    figures = set(world.control.metrics.text().decode().splitlines())
+    assert 'nimbus_queue_seconds_count{outcome="granted"} 1.0' in figures
+    assert 'nimbus_queue_seconds_sum{outcome="given up"} 360.0' in figures
+    assert world.lease(holder).granted_at == NOW

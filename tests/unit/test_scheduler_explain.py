@@ -14,6 +14,7 @@ from nimbus_hub.model.slot import Slot, SlotGroup, Topology
 from nimbus_hub.model.wishes import DataUse, Wishes
 from nimbus_hub.scheduler.decisions import Grant, Wait
 from nimbus_hub.scheduler.explain import preview, refuse
+from nimbus_hub.scheduler.plan import plan
 from nimbus_hub.scheduler.snapshot import Holding, Snapshot, Waiting
 
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
@@ -159,7 +160,7 @@ def test_a_datacenter_without_hosts_is_refused() -> None:
     [
         (Topology.PACK_HOST, 5, "5 workers on one host .* at most 4"),
         (Topology.SPREAD_HOST, 3, "3 workers on hosts of their own .* at most 2"),
-        (Topology.PACK_RACK, 5, "5 workers on one rack .* at most 4"),
+        (Topology.PACK_RACK, 5, "5 workers in one rack .* at most 4"),
     ],
 )
 def test_a_topology_that_no_cluster_state_allows_is_refused(
@@ -168,3 +169,13 @@ def test_a_topology_that_no_cluster_state_allows_is_refused(
     hosts = (GPU, replace(OLD, rack="r2"))
     with pytest.raises(Impossible, match=message):
         refuse((G("worker", count, 1000, GIB, 1, topology=topology),), hosts)
+
+
+def test_ports_that_run_out_are_named_and_not_asked_for_in_vain() -> None:
+    hosts = tuple(
+        Host(name, 8_000, 64 * GIB, first_port=20000, last_port=20007) for name in ("a", "b")
+    )
+    with pytest.raises(Impossible, match="too few ports"):
+        refuse((G("worker", 4),), hosts)
+    decided = plan(Snapshot(hosts, (), (request(G("worker", 4)),)), NOW)
+    assert "port" in decided.waits[0].reason

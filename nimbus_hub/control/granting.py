@@ -130,4 +130,4 @@ def _times(snapshot: Snapshot, decided: Plan) -> Iterator[datetime]:
     for wait in decided.waits:
         yield from filter(None, (wait.starts_by,))
     for waiting in snapshot.waiting:
-        yield waiting.since + snapshot.cluster.rules.aging
+        yield waiting.queued_at + snapshot.cluster.rules.aging

@@ -72,7 +72,7 @@ class Metrics:
         self, hosts: Sequence[Host], leases: Sequence[Lease], jobs: Iterable[Job], now: datetime
     ) -> None:
         """Set the gauges to how things stand."""
-        waiting = [lease.created_at for lease in leases if lease.state is LeaseState.QUEUED]
+        waiting = [lease.waits_since for lease in leases if lease.state is LeaseState.QUEUED]
         oldest = min(waiting, default=now)
         self.queue_age_seconds.set((now - oldest).total_seconds())
         states = Tally(lease.public_state for lease in leases)
@@ -98,7 +98,7 @@ class Metrics:
 
     def waited(self, lease: Lease, now: datetime, outcome: str) -> None:
         """Note that a lease waits no longer."""
-        waited = (now - lease.created_at).total_seconds()
+        waited = (now - lease.waits_since).total_seconds()
         self.queue_seconds.labels(outcome=outcome).observe(max(0.0, waited))
 
     def text(self) -> bytes:

@@ -150,7 +150,7 @@ class Reaper:
         if lease.state is LeaseState.QUEUED:
             if lease.wait_until is None or now < lease.wait_until:
                 return None
-            waited = format_duration(now - lease.created_at)
+            waited = format_duration(now - lease.waits_since)
             reason = f"nothing was free within {waited} ({lease.reason})"
             return lease.ended(LeaseState.CANCELLED, reason, now)
         lost = self._lost(lease, now)

@@ -63,7 +63,8 @@ def _next_lease(lease: Lease, new_id: str, reason: str, now: datetime) -> Lease:
         environment=lease.environment,
         wishes=lease.wishes,
         reason=reason,
-        wait_until=lease.wait_until and now + (lease.wait_until - lease.created_at),
+        queued_at=now,
+        wait_until=lease.wait_until and now + (lease.wait_until - lease.waits_since),
         # What people see of a job counts both versions together: it must never go back.
         version=lease.version + 1,
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from nimbus_hub.errors import InvalidRequest
 from nimbus_hub.model.cluster import Cluster, Queue
@@ -26,7 +26,7 @@ def scheduler_snapshot(
     holdings, waiting = [], []
     for lease in leases:
         if lease.state.is_holding:
-            holdings.append(_holding(lease, queue_of(cluster, lease)))
+            holdings.append(_holding(lease, queue_of(cluster, lease), cluster.rules.aging))
         elif lease.state is LeaseState.QUEUED and lease.target is None:
             waiting.append(waiting_of(lease))
     return Snapshot(tuple(hosts), tuple(holdings), tuple(waiting), cluster, usage, mix)
@@ -44,6 +44,7 @@ def waiting_of(lease: Lease) -> Waiting:
         lease.wishes,
         lease.wait_until,
         lease.starts_by,
+        lease.waits_since,
     )
 
 
@@ -55,7 +56,9 @@ def queue_of(cluster: Cluster, lease: Lease) -> Queue:
         return Queue(lease.wishes.queue)
 
 
-def _holding(lease: Lease, queue: Queue) -> Holding:
+def _holding(lease: Lease, queue: Queue, aging: timedelta) -> Holding:
+    # From when it was first asked for: who was stopped once too often is not stopped again.
+    waited = lease.granted_at - lease.created_at if lease.granted_at else timedelta(0)
     return Holding(
         lease.id,
         lease.owner,
@@ -67,6 +70,7 @@ def _holding(lease: Lease, queue: Queue) -> Holding:
         lease.wishes.is_preemptible or queue.is_preemptible,
         lease.target is not None,
         _expected_end(lease),
+        waited >= aging,
     )
 
 

@@ -83,6 +83,8 @@ class Lease:
     ``reason_code`` is the scheduler's word for why it waits, ``placement`` its sentence on
     where the slots are and why. ``note`` is what others did to it while it waited, like a
     promise that a renewal moved.
+    ``queued_at`` is when it began to wait, if that was later than when it was asked for: a job
+    that waits again keeps its place.
     ``saved_at`` is when the session told that its documents are saved, while it is ending.
     ``version`` grows with every write; it guards writes and lets readers wait for change.
     """
@@ -102,6 +104,7 @@ class Lease:
     reason_code: str = ""
     note: str = ""
     placement: str = ""
+    queued_at: datetime | None = None
     slots: tuple[Slot, ...] = ()
     position: int | None = None
     starts_by: datetime | None = None
@@ -122,6 +125,11 @@ class Lease:
         if self.target is not None and self.state.is_holding:
             return LeaseState.EXPIRING
         return self.state
+
+    @property
+    def waits_since(self) -> datetime:
+        """Return when this lease began to wait."""
+        return self.queued_at or self.created_at
 
     def moved(self, state: LeaseState, **changes: object) -> Self:
         """Return this lease in another state; raise Conflict if the table has no such move."""

@@ -10,12 +10,20 @@ from __future__ import annotations
 import heapq
 from collections import deque
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
+from math import log2
 from typing import Protocol
 
 from nimbus_hub.scheduler.snapshot import Snapshot, Waiting
 
-__all__ = ["Ordering", "by_arrival", "by_fair_share", "effective_priority", "ordered"]
+__all__ = [
+    "Ordering",
+    "by_arrival",
+    "by_balance",
+    "by_fair_share",
+    "effective_priority",
+    "ordered",
+]
 
 
 class Ordering(Protocol):
@@ -32,7 +40,7 @@ def ordered(snapshot: Snapshot, now: datetime, ordering: Ordering) -> list[Waiti
     arrived = by_arrival(snapshot, now)
     aged: dict[str, Waiting] = {}
     for each in arrived:
-        if now - each.since >= aging:
+        if now - each.queued_at >= aging:
             aged.setdefault(each.owner, each)
     # An order may be a plug-in that repeats or forgets somebody: each comes once.
     known = {each.lease_id: each for each in arrived}
@@ -81,6 +89,29 @@ def by_fair_share(snapshot: Snapshot, now: datetime) -> list[Waiting]:
             heapq.heappush(heap, _entry(shares, line, waiting[0]))
     return found
 
+
+def by_balance(snapshot: Snapshot, now: datetime) -> list[Waiting]:
+    """Return by priority, then by length, fair share and wait weighed against each other.
+
+    Who asks for twice the time, or whose owner has used twice the mean GPU time more, comes
+    as if he had arrived a day later. Short work waits less and so do gangs, which need many
+    to end at once; with an ``aging`` of some days before it long work still has its turn.
+    """
+    shares = _Shares(snapshot)
+    mean = sum(snapshot.usage.values()) / len(snapshot.usage) if snapshot.usage else 0.0
+
+    def rank(each: Waiting) -> tuple[int, datetime, str]:
+        length = max(each.wishes.expected or each.length, _SHORT)
+        used = min(shares.of(each.owner)[0] / mean, _MOST_SHARES) if mean else 0.0
+        later = _DOUBLING * (log2(length / _SHORT) + used / 2)
+        return -effective_priority(snapshot, each), each.since + later, each.lease_id
+
+    return sorted(snapshot.waiting, key=rank)
+
+
+_DOUBLING = timedelta(days=1)
+_SHORT = timedelta(minutes=10)
+_MOST_SHARES = 4.0
 
 _Entry = tuple[int, tuple[float, float], datetime, str, str]
 

@@ -136,7 +136,7 @@ class Pass:
         """Decide in order; who yields to somebody behind him is decided right after that one."""
         order = ordered(self._snapshot, self._now, self._ordering)
         behind: dict[int, list[Waiting]] = {}
-        for place, yields in enumerate(yielding(self._snapshot, order)):
+        for place, yields in enumerate(yielding(self._snapshot, order, self._now)):
             answer = None
             if yields is None or yields.is_guest_only:
                 answer = self._decide(order[place], may_be_guest=yields is None)

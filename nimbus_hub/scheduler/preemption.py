@@ -4,7 +4,8 @@ Two rules allow it. A guest, a job without GPUs that lies on a host with GPUs, m
 for whoever wants GPUs, if his priority is no lower. A preemptible lease makes room for a
 request of higher priority from a queue that may preempt. A lease is stopped whole or not at
 all. Who was stopped waits again, and must not take his seats back before who had him
-stopped has got them: he yields, however long he waits (see ``yielding``).
+stopped has got them: he yields (see ``yielding``). Age ends that: who has waited longer than
+``rules.aging`` yields to nobody and is stopped for nobody, so that nobody starves.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ class Stoppable:
         self._snapshot = snapshot
         self._now = now
         self._queues = {queue.name: queue for queue in snapshot.cluster.queues}
-        held = [holding for holding in snapshot.holdings if not holding.is_ending]
+        held = [each for each in snapshot.holdings if not each.is_ending and not each.is_of_age]
         self._guests = [each for each in held if is_guest(each, capacity)]
         self._preemptible = [each for each in held if each.is_preemptible]
 
@@ -63,11 +64,13 @@ class Yield(NamedTuple):
     is_guest_only: bool
 
 
-def yielding(snapshot: Snapshot, order: Sequence[Waiting]) -> list[Yield | None]:
+def yielding(snapshot: Snapshot, order: Sequence[Waiting], now: datetime) -> list[Yield | None]:
     """Return for each request in order to whom behind it it yields, if to anybody.
 
-    That is the last one that could have it stopped: so it loses its place to no others.
+    That is the last one that could have it stopped: so it loses its place to no others. Who
+    is of age yields to nobody, nor does who was promised his start.
     """
+    aging = snapshot.cluster.rules.aging
     queues = {queue.name: queue for queue in snapshot.cluster.queues}
     found: list[Yield | None] = []
     gpus, preempting = _Last(), _Last()
@@ -76,9 +79,10 @@ def yielding(snapshot: Snapshot, order: Sequence[Waiting]) -> list[Yield | None]
         priority = effective_priority(snapshot, waiting)
         queue = queues.get(waiting.wishes.queue, Queue())
         stops = stops_guest = None
-        if waiting.wishes.is_preemptible or queue.is_preemptible:
+        is_safe = now - waiting.queued_at >= aging or waiting.promised is not None
+        if not is_safe and (waiting.wishes.is_preemptible or queue.is_preemptible):
             stops = preempting.of_at_least(priority + 1)
-        if waiting.kind is LeaseKind.JOB and not wants_gpus(waiting):
+        if not is_safe and waiting.kind is LeaseKind.JOB and not wants_gpus(waiting):
             stops_guest = gpus.of_at_least(priority)
         if stops is not None:
             found.append(Yield(stops, is_guest_only=False))

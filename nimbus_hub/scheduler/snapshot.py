@@ -25,6 +25,8 @@ class Holding:
 
     ``expected_end`` is when they likely come back, for estimates only. ``is_ending``: they
     are being given back already. ``priority`` is the queue's and the request's together.
+    ``is_of_age``: when it started, ``rules.aging`` had passed since it was asked for; nobody
+    may have it stopped.
     """
 
     lease_id: str
@@ -37,6 +39,7 @@ class Holding:
     is_preemptible: bool = False
     is_ending: bool = False
     expected_end: datetime | None = None
+    is_of_age: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +47,8 @@ class Waiting:
     """A lease that waits since ``since`` for all slots of its groups at once.
 
     ``wait_until`` is the end of its owner's patience, None for ever. ``promised`` is the
-    latest start that its owner was told.
+    latest start that its owner was told. ``waits_since`` is when it began to wait, if not at
+    ``since``, which is its place in the queue.
     """
 
     lease_id: str
@@ -56,6 +60,12 @@ class Waiting:
     wishes: Wishes = field(default_factory=Wishes)
     wait_until: datetime | None = None
     promised: datetime | None = None
+    waits_since: datetime | None = None
+
+    @property
+    def queued_at(self) -> datetime:
+        """Return when it began to wait."""
+        return self.waits_since or self.since
 
 
 @dataclass(frozen=True, slots=True)

@@ -101,6 +101,7 @@ LEASES = Table(
     Column("placement", Text, nullable=False, server_default=_EMPTY),
     Column("slots", JSON, nullable=False),
     Column("position", Integer),
+    Column("queued_at", Moment),
     Column("starts_by", Moment),
     Column("wait_until", Moment),
     Column("granted_at", Moment),

@@ -75,11 +75,18 @@ def easy_without_ends(snapshot: Snapshot, now: datetime) -> Plan:
     return easy(replace(snapshot, holdings=holdings, waiting=waiting), now)
 
 
+def balanced(snapshot: Snapshot, now: datetime) -> Plan:
+    """Return ours with ``rules: {ordering: balanced, aging: 3d}``."""
+    rules = replace(snapshot.cluster.rules, ordering="balanced", aging=timedelta(days=3))
+    return plan(replace(snapshot, cluster=replace(snapshot.cluster, rules=rules)), now)
+
+
 POLICIES: Mapping[str, Decide] = {
     "FIFO": fifo,
     BASE: first_fit,
     "EASY without end times": easy_without_ends,
     OURS: plan,
+    "ours, balanced": balanced,
 }
 
 

@@ -114,7 +114,11 @@ _HAS = "a size must have name, cpus, memory, gpus"
             "size 'big': memory must be a size like 4G or 512M, got 'lots'",
         ),
         ("sizes", [BIG | {"cpus": 0}], "size 'big': cpus must be more than 0, got '0'"),
-        ("sizes", [BIG | {"gpus": "A100:1"}], "size 'big': gpus must be a whole number, got 'A100:1'"),
+        (
+            "sizes",
+            [BIG | {"gpus": "A100:1"}],
+            "size 'big': gpus must be a whole number, got 'A100:1'",
+        ),
         ("warnings", ["5m", "soon"], "duration must be like 90m, 2h or 1d, got 'soon'"),
         (
             "warnings",

@@ -61,6 +61,8 @@ def test_a_holding_says_what_the_scheduler_may_do_with_it() -> None:
         Holding("l-2", "ada", (SLOT,), *common, 0, False, True, end),
         Holding("l-3", "ada", (SLOT,), *common, 0, True, False, end),
     )
+    old = replace(running, created_at=NOW - CLUSTER.rules.aging)
+    assert scheduler_snapshot([GPU_1], [old], CLUSTER, {}, {}).holdings[0].is_of_age
     assert (seen.hosts, seen.cluster, seen.usage) == ((GPU_1,), CLUSTER, {"ada": 1.0})
 
 
@@ -68,6 +70,7 @@ def test_a_request_says_what_it_wishes_and_how_long_it_waits() -> None:
     wishes = Wishes(datacenter="north")
     queued = lease(wishes=wishes, wait_until=NOW + HOUR)
     asked = Waiting("l-1", "ada", GPUS, 2 * HOUR, NOW, LeaseKind.JOB, wishes, NOW + HOUR)
+    asked = replace(asked, waits_since=NOW)
     assert waiting_of(queued) == asked
     over = lease("l-2", state=LeaseState.RELEASED)
     seen = scheduler_snapshot([], [queued, over], CLUSTER, {}, {})

@@ -12,6 +12,7 @@ import pytest
 from nimbus_hub.model.cluster import Cluster, Queue, Rules, UserGroup
 from nimbus_hub.scheduler.order import (
     by_arrival,
+    by_balance,
     by_fair_share,
     effective_priority,
     ordered,
@@ -263,3 +264,16 @@ def test_one_owners_old_requests_do_not_all_go_before_everybody() -> None:
     flood = [request(f"f{n}", GPU, ago=30 * 60 - n, owner="flood") for n in range(5)]
     asked = (*flood, request("light", GPU, ago=60, owner="light"))
     assert order(*asked, usage={"flood": 1e9}) == ["f0", "light", "f1", "f2", "f3", "f4"]
+
+
+def test_the_balanced_order_weighs_length_share_and_wait() -> None:
+    asked = [
+        request("long", group(gpus=1), length=8 * HOUR, ago=60),
+        request("short", group(gpus=8), length=HOUR, ago=30),
+        request("old", group(gpus=1), length=8 * HOUR, ago=4 * 24 * 60),
+        request("heavy", group(gpus=1), length=HOUR, ago=30, owner="bob"),
+        request("urgent", group(gpus=1), length=8 * HOUR, priority=1),
+    ]
+    snapshot = Snapshot((), (), tuple(asked), usage={"ada": 0.0, "bob": 8.0})
+    order = [each.lease_id for each in by_balance(snapshot, NOW)]
+    assert order == ["urgent", "old", "short", "heavy", "long"]

@@ -19,26 +19,15 @@ from nimbus_hub.scheduler.shape import Shape
 from nimbus_hub.scheduler.snapshot import Snapshot, Waiting
 from tests.unit.scheduler_samples import NOW, decide, devices, group, held, host, places, request
 
-PLUGIN = '''
-import numpy as np
+DOCS = Path(__file__).parents[2] / "docs" / "scheduling.md"
+EXAMPLE = DOCS.read_text(encoding="utf-8").split("```python\n")[1].split("```")[0]
+"""The placement that the documentation shows."""
 
-
-class Emptiest:
-    """Spread the load: the host with the most free GPUs, its first devices."""
-
-    def __init__(self, free, mix):
-        self.free = free
-
-    def costs(self, shape, hosts):
-        return -np.maximum(self.free.gpus[hosts], 0).sum(axis=1).astype(float)
-
-    def devices(self, shape, host, fitting):
-        return tuple(fitting[: shape.gpus])
-
+PLUGIN = f"""{EXAMPLE}
 
 def newest_first(snapshot, now):
     return sorted(snapshot.waiting, key=lambda each: each.since, reverse=True)
-'''
+"""
 
 ENTRY_POINTS = """
 [nimbus_hub.placement]
@@ -111,7 +100,7 @@ def test_an_unknown_ordering_is_refused_with_the_names_there_are() -> None:
     with pytest.raises(InvalidRequest) as caught:
         ordering("lottery")
     assert caught.value.message == (
-        "there is no ordering policy 'lottery'; installed are arrival, fair"
+        "there is no ordering policy 'lottery'; installed are arrival, balanced, fair"
     )
 
 

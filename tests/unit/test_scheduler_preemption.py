@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -188,17 +189,34 @@ def test_preemption_never_delays_what_was_promised_before() -> None:
 
 
 def test_a_preempted_lease_does_not_take_its_seats_back_from_whom_it_was_stopped_for() -> None:
-    """Its job waits where it was before: longer than the urgent one, even of age."""
+    """Its job has its old place, before the urgent one, but waits only since it was stopped."""
     again = request("again", group(count=4, gpus=1), ago=48 * 60, is_preemptible=True)
+    again = replace(again, waits_since=NOW)
     asked = replace(WANTS_ALL, since=NOW - HOUR)
     decided = decide((HOST,), again, asked, cluster=URGENT)
     assert places(decided) == {"a": ["h"] * 4}
 
 
 def test_a_guest_does_not_take_back_what_it_left_for_gpu_work() -> None:
-    again = request("again", group(cpus=20), ago=48 * 60)
+    again = replace(request("again", group(cpus=20), ago=48 * 60), waits_since=NOW)
     asked = request("a", group(cpus=20, gpus=1), ago=1)
     assert places(decide((HOST,), again, asked)) == {"a": ["h"]}
+
+
+@pytest.mark.parametrize("change", [{"waits_since": NOW - 25 * HOUR}, {"promised": NOW}])
+def test_who_is_of_age_or_was_promised_his_start_yields_to_nobody(change: dict[str, Any]) -> None:
+    again = replace(request("again", group(cpus=20), ago=48 * 60, owner="bob"), **change)
+    if "promised" in change:
+        again = replace(again, waits_since=NOW - HOUR)
+    asked = request("a", group(cpus=20, gpus=1), ago=1)
+    assert places(decide((HOST,), again, asked)) == {"again": ["h"]}
+
+
+def test_who_was_of_age_when_he_started_is_not_stopped_any_more() -> None:
+    guest = held("x", HOST, cpus=20)
+    asked = request("a", group(cpus=20, gpus=1))
+    assert stopped(decide((HOST,), asked, holdings=(guest,))) == [("x", "a")]
+    assert stopped(decide((HOST,), asked, holdings=(replace(guest, is_of_age=True),))) == []
 
 
 def test_whom_an_urgent_guest_had_stopped_does_not_have_the_guest_stopped_in_turn() -> None:

@@ -23,6 +23,7 @@ def upgrade() -> None:
         op.add_column(
             "leases", sa.Column(name, sa.Text(), server_default=sa.text("''"), nullable=False)
         )
+    op.add_column("leases", sa.Column("queued_at", sa.DateTime(timezone=True), nullable=True))
     op.create_index("ix_leases_ended_at", "leases", ["ended_at"])
     op.create_index("ix_leases_owner_is_live", "leases", ["owner", "is_live"])
     op.add_column(
@@ -45,5 +46,5 @@ def downgrade() -> None:
     op.drop_column("jobs", "preemptions")
     op.drop_index("ix_leases_owner_is_live", "leases")
     op.drop_index("ix_leases_ended_at", "leases")
-    for name in (*reversed(_TEXTS), "wishes"):
+    for name in ("queued_at", *reversed(_TEXTS), "wishes"):
         op.drop_column("leases", name)

@@ -91,19 +91,23 @@ def by_fair_share(snapshot: Snapshot, now: datetime) -> list[Waiting]:
 
 
 def by_balance(snapshot: Snapshot, now: datetime) -> list[Waiting]:
-    """Return by priority, then by length, fair share and wait weighed against each other.
+    """Return by priority, then by size, fair share and wait weighed against each other.
 
-    Who asks for twice the time, or whose owner has used twice the mean GPU time more, comes
-    as if he had arrived a day later. Short work waits less and so do gangs, which need many
-    to end at once; with an ``aging`` of some days before it long work still has its turn.
+    Who asks for twice the GPU time, or whose owner has used twice the mean more, comes as if
+    he had arrived a day later; a gang comes as if it asked for a 64th. So short work waits
+    less, and gangs, which need many to end at once, do too. With an ``aging`` of some days
+    before it large work still has its turn.
     """
     shares = _Shares(snapshot)
     mean = sum(snapshot.usage.values()) / len(snapshot.usage) if snapshot.usage else 0.0
 
     def rank(each: Waiting) -> tuple[int, datetime, str]:
+        gpus = sum(group.all_gpus_milli for group in each.groups) / 1000
         length = max(each.wishes.expected or each.length, _SHORT)
+        size = log2(max(gpus, _FEW_GPUS) * (length / _SHORT))
         used = min(shares.of(each.owner)[0] / mean, _MOST_SHARES) if mean else 0.0
-        later = _DOUBLING * (log2(length / _SHORT) + used / 2)
+        bonus = _GANG_BONUS if gpus >= _GANG_GPUS else 0.0
+        later = _DOUBLING * (size - bonus + used / 2)
         return -effective_priority(snapshot, each), each.since + later, each.lease_id
 
     return sorted(snapshot.waiting, key=rank)
@@ -111,6 +115,8 @@ def by_balance(snapshot: Snapshot, now: datetime) -> list[Waiting]:
 
 _DOUBLING = timedelta(days=1)
 _SHORT = timedelta(minutes=10)
+_FEW_GPUS = 0.1
+_GANG_GPUS, _GANG_BONUS = 8, 6.0
 _MOST_SHARES = 4.0
 
 _Entry = tuple[int, tuple[float, float], datetime, str, str]

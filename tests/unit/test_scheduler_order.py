@@ -266,7 +266,7 @@ def test_one_owners_old_requests_do_not_all_go_before_everybody() -> None:
     assert order(*asked, usage={"flood": 1e9}) == ["f0", "light", "f1", "f2", "f3", "f4"]
 
 
-def test_the_balanced_order_weighs_length_share_and_wait() -> None:
+def test_the_balanced_order_weighs_size_share_and_wait() -> None:
     asked = [
         request("long", group(gpus=1), length=8 * HOUR, ago=60),
         request("short", group(gpus=8), length=HOUR, ago=30),
@@ -276,4 +276,4 @@ def test_the_balanced_order_weighs_length_share_and_wait() -> None:
     ]
     snapshot = Snapshot((), (), tuple(asked), usage={"ada": 0.0, "bob": 8.0})
     order = [each.lease_id for each in by_balance(snapshot, NOW)]
-    assert order == ["urgent", "old", "short", "heavy", "long"]
+    assert order == ["urgent", "short", "old", "heavy", "long"]

@@ -78,9 +78,9 @@ bench: $(STAMPS)/dev ## session start and job start beside the stock ones
 	$(BIN)/python -m tests.benchmarks $(ARGS)
 
 bench-scheduler: $(STAMPS)/dev ## decisions, leases and gangs; with DATA=directory the openb trace
-	$(BIN)/python -m tests.benchmarks.speed
-	$(BIN)/python -m tests.benchmarks.leases
-	$(BIN)/python -m tests.benchmarks.gangs
+	-$(BIN)/python -m tests.benchmarks.speed
+	-$(BIN)/python -m tests.benchmarks.leases
+	-$(BIN)/python -m tests.benchmarks.gangs
 	$(if $(DATA),$(BIN)/python -m tests.benchmarks.openb --data $(DATA))
 
 stop-all: ## end the hub, all sessions and all jobs

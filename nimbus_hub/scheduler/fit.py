@@ -54,10 +54,10 @@ class Fitter:
         if len(groups) == 1 and groups[0].count == 1:
             seat = self.one(Shape.of(groups[0]))
             return None if seat is None else ((seat,),)
-        if not self.could(groups):
-            return None
         if len(groups) == 1:
             return self._in_order(groups, (0,))
+        if not self.could(groups):
+            return None
         alike = _alike(groups)
         if len(alike) < len(groups):
             return self._together(groups, alike)
@@ -110,10 +110,11 @@ class Fitter:
         held: list[Seat] = []
         try:
             for at in order:
-                shares = self._shares(groups[at], tuple(used))
+                shape = Shape.of(groups[at])
+                shares = self._shares(groups[at], shape, tuple(used))
                 if shares is None:
                     return None
-                found[at] = self._seats(Shape.of(groups[at]), shares)
+                found[at] = self._seats(shape, shares)
                 if at != order[-1]:
                     for seat in found[at]:
                         self.free.hold(seat)
@@ -124,9 +125,8 @@ class Fitter:
             for seat in held:
                 self.free.hold(seat, -1)
 
-    def _shares(self, group: SlotGroup, used: tuple[int, ...]) -> list[_Share] | None:
+    def _shares(self, group: SlotGroup, shape: Shape, used: tuple[int, ...]) -> list[_Share] | None:
         """Return how many slots go to which hosts; hosts without GPUs first for those without."""
-        shape = Shape.of(group)
         rooms = self.rooms(shape)
         if not group.gpus and self.free.has_gpus.any() and not self.free.has_gpus.all():
             plain = np.where(self.free.has_gpus, 0, rooms.hosts)

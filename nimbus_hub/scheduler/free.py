@@ -165,12 +165,12 @@ class Free:
         self.memory[host] -= count * shape.memory_bytes
         self.port_slots[host] -= count
         share = sign * shape.gpu_milli
-        row = self.gpus[host]
-        if len(devices) == len(row) and share * sign == WHOLE:
-            row -= share
+        gpus = self.gpus
+        if len(devices) == gpus.shape[1] and shape.gpu_milli == WHOLE:
+            gpus[host] -= share
         else:
             for device in devices:
-                row[device] -= share
+                gpus[host, device] -= share
         self.changes.append(host)
         self._states[host] = None
 

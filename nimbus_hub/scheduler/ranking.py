@@ -15,6 +15,7 @@ from nimbus_hub.scheduler.shape import Shape
 __all__ = ["Ranking", "Rooms"]
 
 _BLOCK = 64
+_NOWHERE = float("inf")
 _MOST = 64
 _FEW = 4
 _MOST_STATES = 100_000
@@ -47,9 +48,8 @@ class Ranking:
         """Return the seat that costs least, or None if a slot fits nowhere."""
         self._refresh()
         block = int(self._least.argmin())
-        if self._least[block] == np.inf:
-            return None
-        return self.seat(block * _BLOCK + int(self._blocks[block].argmin()))
+        host = block * _BLOCK + int(self._blocks[block].argmin())
+        return None if self._costs[host] == _NOWHERE else self.seat(host)
 
     def seat(self, host: int) -> Seat:
         """Return the seat on a host on which a slot fits."""

@@ -42,7 +42,7 @@ __all__ = ["BASE", "OURS", "POLICIES", "Figures", "Report", "measure", "run"]
 
 GANG_GPUS = 8
 SHORTEST = timedelta(minutes=10)
-BASE, OURS = "first-fit", "ours"
+BASE, OURS, BALANCED = "first-fit", "ours", "ours, balanced"
 GANG_WAIT_GOAL, COMPLETION_GOAL = 0.80, 1.05
 """The most that ours may be of first-fit's."""
 
@@ -86,7 +86,7 @@ POLICIES: Mapping[str, Decide] = {
     BASE: first_fit,
     "EASY without end times": easy_without_ends,
     OURS: plan,
-    "ours, balanced": balanced,
+    BALANCED: balanced,
 }
 
 
@@ -203,8 +203,9 @@ class Report:
     @property
     def is_met(self) -> bool:
         """Tell whether both goals are kept in the mean."""
-        wait = self.ratio_of_means(OURS, "gang_wait")
-        return wait <= GANG_WAIT_GOAL and self.ratio_of_means(OURS, "completion") <= COMPLETION_GOAL
+        wait = self.ratio_of_means(BALANCED, "gang_wait")
+        completion = self.ratio_of_means(BALANCED, "completion")
+        return wait <= GANG_WAIT_GOAL and completion <= COMPLETION_GOAL
 
     def ratio_of_means(self, policy: str, name: str) -> float:
         """Return the mean over all seeds by first-fit's."""

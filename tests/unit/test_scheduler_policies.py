@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from nimbus_hub.control.scheduling import ShippedPolicy
 from nimbus_hub.errors import InvalidRequest
 from nimbus_hub.model.cluster import Cluster, Rules
 from nimbus_hub.scheduler.free import Ints
@@ -27,6 +28,10 @@ PLUGIN = f"""{EXAMPLE}
 
 def newest_first(snapshot, now):
     return sorted(snapshot.waiting, key=lambda each: each.since, reverse=True)
+
+
+def broken(snapshot, now):
+    raise KeyError("a bug of somebody else's")
 """
 
 ENTRY_POINTS = """
@@ -37,6 +42,7 @@ missing = no_such_module:Policy
 
 [nimbus_hub.ordering]
 newest = sample_policies:newest_first
+broken = sample_policies:broken
 """
 
 
@@ -201,3 +207,13 @@ def test_an_error_in_a_policy_is_not_swallowed_by_the_plan() -> None:
 
     with pytest.raises(ZeroDivisionError):
         plan(Snapshot((HOST,), (), (request("x", group()),)), NOW, ordering=broken)
+
+
+@pytest.mark.usefixtures("installed")
+def test_where_a_plug_in_fails_the_shipped_policies_decide_and_the_log_says_so(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    cluster = Cluster(rules=Rules(ordering="broken"))
+    snapshot = Snapshot((host("h"),), (), (request("a", group()),), cluster)
+    assert places(ShippedPolicy().plan(snapshot, NOW)) == {"a": ["h"]}
+    assert "order broken failed" in caplog.text

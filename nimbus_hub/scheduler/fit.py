@@ -88,7 +88,7 @@ class Fitter:
 
     def could(self, groups: Sequence[SlotGroup]) -> bool:
         """Tell quickly whether each group alone has room; if not, all together never do."""
-        return all(int(self.rooms(Shape.of(group)).racks.sum()) >= group.count for group in groups)
+        return all(self.rooms(Shape.of(group)).total >= group.count for group in groups)
 
     def rooms(self, shape: Shape) -> Rooms:
         """Return how many slots of a shape fit where, as of now."""
@@ -201,17 +201,16 @@ class Fitter:
     def _in_rack(self, rack: int, room: Ints, count: int) -> list[_Share]:
         """Fill the largest hosts first; the rest goes to the tightest host that takes it."""
         hosts = self.free.rack(rack)
-        local = room[hosts]
-        order = np.argsort(-local, kind="stable")
-        filled = np.cumsum(local[order])
-        full = int(np.searchsorted(filled, count))
-        shares = [(hosts.start + int(at), int(local[at])) for at in order[:full]]
-        rest = count - (int(filled[full - 1]) if full else 0)
-        if rest:
-            others = order[full:]
-            enough = others[local[others] >= rest]
-            last = int(enough[local[enough].argmin()])
-            shares.append((hosts.start + last, rest))
+        local = room[hosts].tolist()
+        order = sorted(range(len(local)), key=local.__getitem__, reverse=True)
+        shares: list[_Share] = []
+        for at in order:
+            if local[at] >= count:
+                break
+            shares.append((hosts.start + at, local[at]))
+            count -= local[at]
+        enough = [at for at in order[len(shares) :] if local[at] >= count]
+        shares.append((hosts.start + min(enough, key=local.__getitem__), count))
         return shares
 
     def _spread(

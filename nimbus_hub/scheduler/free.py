@@ -135,6 +135,7 @@ class Free:
 
     def _finish(self) -> None:
         self.is_cautious = False
+        self._view()
         self._has_ports = bool((self.port_slots < _ENDLESS).any())
         self._is_reserving = bool(self.reserve_cpus.any() or self.reserve_memory.any())
         self.has_gpus = (self.models != _NONE).any(axis=1)
@@ -148,6 +149,11 @@ class Free:
         self._states: list[State | None] = [None] * len(self.cpus)
         self._allowed: dict[tuple[str, ...], NDArray[np.bool_] | None] = {}
 
+    def _view(self) -> None:
+        """See the arrays as plain memory, too: a single number is read and set much faster."""
+        self._cpus, self._memory = self.cpus.data, self.memory.data
+        self._gpus, self._port_slots = self.gpus.data, self.port_slots.data
+
     def __len__(self) -> int:
         """Return the number of hosts."""
         return len(self.cpus)
@@ -159,18 +165,15 @@ class Free:
 
     def hold(self, seat: Seat, sign: int = 1) -> None:
         """Take what slots need, or with -1 give it back."""
-        host, devices, shape, count = seat
+        host, devices, (cpus, memory, _, share, _), count = seat
         count *= sign
-        self.cpus[host] -= count * shape.cpus_milli
-        self.memory[host] -= count * shape.memory_bytes
-        self.port_slots[host] -= count
-        share = sign * shape.gpu_milli
-        gpus = self.gpus
-        if len(devices) == gpus.shape[1] and shape.gpu_milli == WHOLE:
-            gpus[host] -= share
-        else:
-            for device in devices:
-                gpus[host, device] -= share
+        self._cpus[host] -= count * cpus
+        self._memory[host] -= count * memory
+        self._port_slots[host] -= count
+        share *= sign
+        gpus = self._gpus
+        for device in devices:
+            gpus[host, device] -= share
         self.changes.append(host)
         self._states[host] = None
 
@@ -179,9 +182,9 @@ class Free:
         state = self._states[host]
         if state is None:
             state = self._states[host] = (
-                int(self.cpus[host]),
-                int(self.memory[host]),
-                bool(self.port_slots[host] > 0),
+                self._cpus[host],
+                self._memory[host],
+                self._port_slots[host] > 0,
                 self.gpus[host].tobytes(),
                 self._kinds[host],
             )
@@ -218,11 +221,14 @@ class Free:
         count = np.minimum(cpus // shape.cpus_milli, memory // shape.memory_bytes)
         np.minimum(count, self.port_slots[at], out=count)
         if shape.gpus:
-            free = self.free_gpus(shape.models, at)
             if shape.gpu_milli == WHOLE:
-                devices = (free >= WHOLE).sum(axis=1)
+                whole = self.gpus[at] >= WHOLE
+                allowed = self.allowed(shape.models)
+                if allowed is not None:
+                    whole &= allowed[at]
+                devices = whole.sum(axis=1)
             else:
-                devices = (free // shape.gpu_milli).sum(axis=1)
+                devices = (self.free_gpus(shape.models, at) // shape.gpu_milli).sum(axis=1)
             if shape.gpus > 1:
                 devices //= shape.gpus
             np.minimum(count, devices, out=count)
@@ -286,4 +292,5 @@ class Free:
         other.gpus, other.port_slots = self.gpus.copy(), self.port_slots.copy()
         other.changes = []
         other._states = self._states.copy()
+        other._view()
         return other

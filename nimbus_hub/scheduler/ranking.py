@@ -16,9 +16,10 @@ __all__ = ["Ranking", "Rooms"]
 
 _BLOCK = 64
 _NOWHERE = float("inf")
-_MOST = 64
 _FEW = 4
 _MOST_STATES = 100_000
+_HOST_KEY = 2**32
+_NO_RACK = 2**62
 _STRAY = 1e9
 """Added for a slot without GPUs on a host with some: first all hosts without."""
 
@@ -99,11 +100,12 @@ class Ranking:
         if cost is None:
             return False
         self._costs[host] = cost
-        block = host // _BLOCK
-        if cost < self._least[block]:
-            self._least[block] = cost
+        number = host // _BLOCK
+        if cost < self._least[number]:
+            self._least[number] = cost
         else:
-            self._least[block] = self._blocks[block].min()
+            block = self._blocks[number]
+            self._least[number] = block[block.argmin()]
         return True
 
     def _remember(self, hosts: list[int]) -> None:
@@ -121,36 +123,26 @@ class Ranking:
 
 
 class Rooms:
-    """How many slots of a shape fit on every host, and how many in each rack.
+    """How many slots of a shape fit on every host and in each rack, and which rack is tightest.
 
-    ``_histogram[rack, k]`` counts the rack's hosts with room for ``_sizes[k]`` slots; more
-    than _MOST count as _MOST, which only makes the number of hosts needed an estimate.
+    Each rack's key for a number of slots, by which the tightest is found, is kept until one
+    of its hosts changes.
     """
 
     def __init__(self, free: Free, shape: Shape, hosts: Ints | None = None) -> None:
         """Count now; ``hosts`` is the room of each, if not all of it may be used."""
         self._free = free
         self._shape = shape
-        self._count(free.room(shape) if hosts is None else hosts)
-
-    def _count(self, hosts: Ints) -> None:
-        free = self._free
-        self.hosts = hosts
+        self.hosts = free.room(shape) if hosts is None else hosts
         starts = free.rack_starts
         self._rack_of = np.repeat(np.arange(len(starts)), np.diff([*starts, len(free)]))
         self.racks = np.bincount(self._rack_of, self.hosts, len(starts)).astype(np.int64)
         self.total = int(self.hosts.sum())
-        most = int(min(_MOST, self.hosts.max(initial=0)))
-        self._sizes = np.arange(most, -1, -1)
-        self._histogram = np.zeros((len(starts), most + 1), np.int64)
-        np.add.at(self._histogram, (self._rack_of, most - np.minimum(self.hosts, most)), 1)
+        self.most = int(self.hosts.max(initial=0))
+        """A bound on the slots that fit on one host: none has room for more."""
         self._seen = len(free.changes)
-
-    @property
-    def most(self) -> int:
-        """Return a bound on the slots that fit on one host: none has room for more."""
-        sizes = len(self._sizes) - 1
-        return sizes if sizes < _MOST else int(self.hosts.max())
+        self._touched: list[int] = []
+        self._keys: dict[int, tuple[Ints, int]] = {}
 
     def refresh(self) -> None:
         """Look again at the hosts that changed."""
@@ -159,29 +151,46 @@ class Rooms:
             return
         at = np.array(list(set(changes[self._seen :])))
         self._seen = len(changes)
-        now, then = self._free.room(self._shape, at), self.hosts[at]
-        most = len(self._sizes) - 1
-        if most < _MOST and int(now.max()) > most:
-            self._count(self._free.room(self._shape))
-            return
-        racks, grown = self._rack_of[at], now - then
+        now = self._free.room(self._shape, at)
+        grown = now - self.hosts[at]
         self.hosts[at] = now
+        racks = self._rack_of[at]
         np.add.at(self.racks, racks, grown)
         self.total += int(grown.sum())
-        np.add.at(self._histogram, (racks, most - np.minimum(then, most)), -1)
-        np.add.at(self._histogram, (racks, most - np.minimum(now, most)), 1)
+        self.most = max(self.most, int(now.max()))
+        self._touched += set(racks.tolist())
 
     def tightest_rack(self, count: int, among: Ints | None = None) -> int | None:
         """Return the rack that holds ``count`` slots on the fewest hosts, then the fullest."""
-        racks = np.flatnonzero(self.racks >= count)
-        if among is not None:
-            racks = np.intersect1d(racks, among)
-        if len(racks) < 2:
-            return int(racks[0]) if len(racks) else None
-        hosts = self._histogram[racks]
-        slots = (hosts * self._sizes).cumsum(axis=1)
-        enough = (slots >= count).argmax(axis=1)
-        rows = np.arange(len(racks))
-        spare = (slots[rows, enough] - count) // np.maximum(self._sizes[enough], 1)
-        needed = hosts.cumsum(axis=1)[rows, enough] - spare
-        return int(racks[(needed * (2**32) + self.racks[racks]).argmin()])
+        if len(self.racks) == 1:
+            return 0 if self.racks[0] >= count else None
+        keys = self._refreshed_keys(count)
+        rack = int(keys.argmin() if among is None else among[keys[among].argmin()])
+        return None if keys[rack] == _NO_RACK else rack
+
+    def _refreshed_keys(self, count: int) -> Ints:
+        keys, seen = self._keys.get(count) or (self._all_keys(count), len(self._touched))
+        for rack in set(self._touched[seen:]):
+            keys[rack] = self._key(rack, count)
+        self._keys[count] = keys, len(self._touched)
+        return keys
+
+    def _key(self, rack: int, count: int) -> int:
+        """Return the hosts needed in a rack, and how much room it has behind that."""
+        if self.racks[rack] < count:
+            return _NO_RACK
+        needed, left = 0, count
+        for room in sorted(self.hosts[self._free.rack(rack)].tolist(), reverse=True):
+            needed += 1
+            left -= room
+            if left <= 0:
+                break
+        return needed * _HOST_KEY + int(self.racks[rack])
+
+    def _all_keys(self, count: int) -> Ints:
+        """Return the keys of all racks, at once."""
+        by_room = np.sort(self._rack_of * _HOST_KEY - self.hosts)
+        filled = (self._rack_of * _HOST_KEY - by_room).cumsum()
+        before = self.racks.cumsum() - self.racks
+        needed = np.searchsorted(filled, before + count) - self._free.rack_starts + 1
+        return np.where(self.racks < count, _NO_RACK, needed * _HOST_KEY + self.racks)

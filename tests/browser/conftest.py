@@ -31,6 +31,7 @@ _FLAGS = (
     "--disable-sync",
 )
 _FAILED = pytest.StashKey[str]()
+_TEXT = 3000
 
 
 @pytest.hookimpl(wrapper=True)
@@ -41,6 +42,9 @@ def pytest_runtest_makereport(
     if report.failed and item.parent is not None:
         item.parent.stash.setdefault(_FAILED, item.name)
         item.stash[_FAILED] = item.name
+        page = item.funcargs.get("page") if isinstance(item, pytest.Function) else None
+        if isinstance(page, Page) and report.when == "call":
+            report.sections.append(("text of the page", page.inner_text("body")[-_TEXT:]))
     return report
 
 
@@ -108,7 +112,8 @@ def step(
 ) -> Iterator[None]:
     """Each test goes on where the one before it ended; if that failed, so does this one."""
     broken = request.node.parent.stash.get(_FAILED, None)
-    assert broken is None, f"not tried, since {broken} failed"
+    if broken is not None:
+        pytest.fail(f"not tried, since {broken} failed", pytrace=False)
     yield
     if request.node.stash.get(_FAILED, None) is not None:
         _keep_evidence(ARTIFACTS / request.node.name, hub, page, console)

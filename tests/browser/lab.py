@@ -17,6 +17,8 @@ __all__ = ["Lab", "Notebook", "write_notebook"]
 SLOW_MILLISECONDS = 60_000
 """The bound of every wait; a loaded machine of two cores needs a part of it."""
 
+_CLICKS = 5
+
 
 class Lab:
     """A hub and its JupyterLab in a page."""
@@ -128,8 +130,13 @@ class Notebook:
     def edit(self, number: int) -> None:
         """Put the cursor into a cell."""
         editor = self.cell(number).locator(".cm-content")
-        editor.scroll_into_view_if_needed()
-        editor.click(position={"x": 5, "y": 5})
+        for _ in range(_CLICKS):
+            editor.scroll_into_view_if_needed()
+            editor.click(position={"x": 5, "y": 5})
+            # An output above that grows meanwhile moves the cell away from the mouse.
+            if editor.evaluate("each => each.contains(document.activeElement)"):
+                return
+        raise AssertionError(f"the cursor does not go into cell {number}")
 
     def type(self, number: int, text: str) -> None:
         self.edit(number)

@@ -40,9 +40,7 @@ def gpus(amount: str, count: int = 1) -> GroupRequest:
 
 def running(client: Client, *groups: GroupRequest) -> str:
     submitted = client.submit(job(*groups))
-    until(
-        lambda: client.lease(submitted.lease_id), lambda seen: seen.state in ("granted", "active")
-    )
+    until(lambda: client.lease(submitted.lease_id), lambda seen: seen.state == "active")
     return submitted.id
 
 

@@ -44,7 +44,7 @@ class PyTorchMaster:
                 "RANK": str(rank),
                 "WORLD_SIZE": str(len(slots)),
                 "MASTER_ADDR": first.address,
-                "MASTER_PORT": str(first.port(job.attempt)),
+                "MASTER_PORT": str(first.port(job.turn)),
                 **_local_ranks(slots, rank),
                 **_interface(job.launch, slots),
             },

@@ -80,6 +80,8 @@ class Job:
     """One job. ``attempt`` counts from 1; there are at most ``attempts``.
 
     ``preemptions`` is how often its lease was taken away for others: these are no retries.
+    ``is_holder``: it runs nothing itself but keeps warm replicas on the slots of a debug gang.
+    ``run`` counts the runs on one gang, from 0.
     """
 
     id: str
@@ -88,6 +90,8 @@ class Job:
     lease_id: str
     launch: Launch
     created_at: datetime
+    is_holder: bool = False
+    run: int = 0
     state: JobState = JobState.QUEUED
     target: JobState | None = None
     reason: str = ""
@@ -103,6 +107,11 @@ class Job:
     def attempts(self) -> int:
         """Return how many attempts there may be."""
         return self.launch.retries + 1 + self.preemptions
+
+    @property
+    def turn(self) -> int:
+        """Return a number, from 1, that neither the last attempt nor the last run had."""
+        return self.attempt + self.run
 
     @property
     def headline(self) -> str:

@@ -86,6 +86,9 @@ class Lease:
     ``queued_at`` is when it began to wait, if that was later than when it was asked for: a job
     that waits again keeps its place.
     ``saved_at`` is when the session told that its documents are saved, while it is ending.
+    ``parent`` is the session's lease that a debug gang belongs to. ``size`` is the name of the
+    size chosen for a session. ``cpu_seconds`` and ``gpu_seconds`` are how busy what it holds
+    was; ``opened`` is what was open in the session when it ended, as paths below its home.
     ``version`` grows with every write; it guards writes and lets readers wait for change.
     """
 
@@ -97,6 +100,8 @@ class Lease:
     length: timedelta
     created_at: datetime
     environment: str = "default"
+    parent: str | None = None
+    size: str = ""
     wishes: Wishes = field(default_factory=Wishes)
     state: LeaseState = LeaseState.QUEUED
     target: LeaseState | None = None
@@ -117,6 +122,9 @@ class Lease:
     ending_at: datetime | None = None
     saved_at: datetime | None = None
     ended_at: datetime | None = None
+    cpu_seconds: float = 0.0
+    gpu_seconds: float = 0.0
+    opened: tuple[str, ...] = ()
     version: int = 1
 
     @property

@@ -6,7 +6,15 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 
-__all__ = ["REPLICA_MOVES", "LogChunk", "Replica", "ReplicaSpec", "ReplicaState", "ReplicaStatus"]
+__all__ = [
+    "REPLICA_MOVES",
+    "LogChunk",
+    "Replica",
+    "ReplicaSpec",
+    "ReplicaState",
+    "ReplicaStatus",
+    "Usage",
+]
 
 
 class ReplicaState(StrEnum):
@@ -48,6 +56,11 @@ class ReplicaSpec:
     directories NIMBUS_OUTPUT_DIR, NIMBUS_LOG_DIR, NIMBUS_CHECKPOINT_DIR), which the
     executor adds. ``argv[0]`` is looked up on the environment's PATH. ``snapshot`` is the
     digest of the working directory, which replicas of a job on one host share.
+
+    ``modules`` (not None): a holder. It imports them, runs nothing of the user's, and waits
+    for replicas that name it as their ``holder``, one at a time, which run in a process forked
+    from it. ``workspace``: a working directory of this name is brought up to date instead of
+    made anew. ``has_input``: standard input is what :meth:`Executor.write_input` writes.
     """
 
     id: str
@@ -61,6 +74,22 @@ class ReplicaSpec:
     cpus_milli: int = 1000
     memory_bytes: int = 2**30
     gpus: tuple[int, ...] = ()
+    modules: tuple[str, ...] | None = None
+    holder: str | None = None
+    workspace: str | None = None
+    has_input: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What a replica used since its start: CPU time and busy GPU time, and memory now.
+
+    ``gpu_seconds`` is GPUs times seconds, weighed by how busy they were.
+    """
+
+    cpu_seconds: float = 0.0
+    memory_bytes: int = 0
+    gpu_seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

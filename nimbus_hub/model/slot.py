@@ -111,6 +111,6 @@ class Slot:
         """Return the slot's name within its lease, ``worker-0``."""
         return f"{self.role}-{self.index}"
 
-    def port(self, attempt: int) -> int:
-        """Return the port for an attempt (from 1): another one than the last attempt's."""
-        return self.ports[(attempt - 1) % len(self.ports)]
+    def port(self, turn: int) -> int:
+        """Return the port for a job's turn (from 1): another one than the last turn's."""
+        return self.ports[(turn - 1) % len(self.ports)]

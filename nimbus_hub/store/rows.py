@@ -52,13 +52,13 @@ def _names(cls: type, *without: str) -> tuple[str, ...]:
     return tuple(field.name for field in fields(cls) if field.name not in without)
 
 
-_LEASE = _names(Lease, "kind", "groups", "length", "wishes", "state", "target", "slots")
+_LEASE = _names(Lease, "kind", "groups", "length", "wishes", "state", "target", "slots", "opened")
 _JOB = _names(Job, "launch", "state", "target")
 _REPLICA = _names(Replica, "state")
 # What is asked for is written once; an update leaves it out.
-_LEASE_ASKED = ("id", "owner", "name", "created_at", "environment")
+_LEASE_ASKED = ("id", "owner", "name", "created_at", "environment", "parent", "size")
 _LEASE_CHANGES = tuple(name for name in _LEASE if name not in _LEASE_ASKED)
-_JOB_ASKED = ("id", "owner", "name", "created_at")
+_JOB_ASKED = ("id", "owner", "name", "created_at", "is_holder", "run")
 _JOB_CHANGES = tuple(name for name in _JOB if name not in _JOB_ASKED)
 _REPLICA_ASKED = ("id", "job_id", "attempt", "role", "role_rank", "rank", "host")
 _REPLICA_CHANGES = tuple(name for name in _REPLICA if name not in _REPLICA_ASKED)
@@ -87,6 +87,7 @@ def lease_to_changes(lease: Lease) -> Row:
     row["state"] = lease.state.value
     row["target"] = lease.target and lease.target.value
     row["slots"] = [_plain(slot, _SLOT) for slot in lease.slots]
+    row["opened"] = list(lease.opened)
     row["is_live"] = not lease.state.is_end
     return row
 
@@ -101,6 +102,7 @@ def lease_from_row(row: Stored) -> Lease:
         state=LeaseState(row["state"]),
         target=None if row["target"] is None else LeaseState(row["target"]),
         slots=tuple(_slot(slot) for slot in row["slots"]),
+        opened=tuple(row["opened"] or ()),
         **{name: row[name] for name in _LEASE},
     )
 

@@ -25,6 +25,7 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    false,
     text,
 )
 from sqlalchemy.engine import Dialect
@@ -91,6 +92,8 @@ LEASES = Table(
     Column("length_microseconds", BigInteger, nullable=False),
     Column("created_at", Moment, nullable=False),
     Column("environment", Text, nullable=False),
+    Column("parent", Text, index=True),
+    Column("size", Text, nullable=False, server_default=_EMPTY),
     # NULL in rows that are older than wishes; PostgreSQL cannot compare defaults of JSON.
     Column("wishes", JSON),
     Column("state", Text, nullable=False),
@@ -112,6 +115,9 @@ LEASES = Table(
     Column("ending_at", Moment),
     Column("saved_at", Moment),
     Column("ended_at", Moment),
+    Column("cpu_seconds", Double, nullable=False, server_default="0"),
+    Column("gpu_seconds", Double, nullable=False, server_default="0"),
+    Column("opened", JSON),
     Column("version", BigInteger, nullable=False),
     Column("is_live", Boolean, nullable=False),
     Index(None, "is_live", "created_at"),
@@ -134,6 +140,8 @@ JOBS = Table(
     Column("reason", Text, nullable=False),
     Column("attempt", Integer, nullable=False),
     Column("preemptions", Integer, nullable=False, server_default="0"),
+    Column("is_holder", Boolean, nullable=False, server_default=false()),
+    Column("run", Integer, nullable=False, server_default="0"),
     Column("progress", Double),
     Column("progress_message", Text, nullable=False),
     Column("started_at", Moment),

@@ -6,11 +6,11 @@ engine has taken the request, and each may be repeated. The reconciler asks agai
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Protocol
 
 from nimbus_hub.model.host import Host
-from nimbus_hub.model.replica import LogChunk, ReplicaSpec, ReplicaStatus
+from nimbus_hub.model.replica import LogChunk, ReplicaSpec, ReplicaStatus, Usage
 
 __all__ = ["Executor", "OnChange"]
 
@@ -29,7 +29,8 @@ class Executor(Protocol):
         """Start a replica; starting one that was ever started does nothing.
 
         A replica that cannot be started (no such program, no such account) is recorded as
-        exited with a reason, not raised: asking again would not help.
+        exited with a reason, not raised: asking again would not help. One with a ``holder``
+        runs in its place, unless another does; if that is not there, it is started like any.
         """
         ...
 
@@ -53,6 +54,23 @@ class Executor(Protocol):
 
         A negative offset counts from the end. Works as long as the record is kept, also
         after the end; a replica without output gives no bytes.
+        """
+        ...
+
+    async def measure(self, replica_ids: Collection[str]) -> dict[str, Usage]:
+        """Return what replicas used since their start, by id, also after their end.
+
+        Asked every few seconds for all that are of interest, in one call. Left out is one of
+        which nothing is known, and one that runs in its holder's processes, whose figures have
+        it in them. A replica's times never fall.
+        """
+        ...
+
+    async def write_input(self, replica_id: str, data: bytes) -> None:
+        """Write to the standard input of a replica; no bytes at all are its end.
+
+        Raises Conflict if it takes no input, does not read it, is not yet running or is over.
+        What is written while it does something else waits until it reads, up to 64 KiB.
         """
         ...
 

@@ -48,14 +48,19 @@ def supervisor_spec(
     """Return what the supervisor reads: program, environment, account and limits."""
     is_other = account.uid != service.uid
     rights = {"uid": account.uid, "gid": account.gid, "groups": list(account.groups)}
+    is_holder = spec.modules is not None
     return {
         "id": spec.id,
         "argv": list(spec.argv),
         "env": replica_environment(spec, account, programs, directory),
-        "cwd": str(directory / "work"),
-        "directory": str(directory),
+        # A holder runs nothing of the user's and has no directories.
+        "cwd": "/" if is_holder else str(directory / "work"),
+        "directory": "" if is_holder else str(directory),
         "account": rights if is_other else None,
         "cgroups": [str(group) for group in limits.groups],
         "memory_events": str(limits.memory_events) if limits.memory_events else None,
         "memory_bytes": spec.memory_bytes,
+        "gpus": list(spec.gpus),
+        "has_input": spec.has_input,
+        "modules": list(spec.modules or ()),
     }

@@ -1,105 +1,199 @@
 """Job directories: ``nimbus/JOB/{work,output,logs,checkpoints}`` in the owner's home.
 
 They are made once for a job and kept over its attempts. The working directory is the
-snapshot, unpacked beside it and renamed, so it is there whole or not at all.
+snapshot, unpacked beside it and renamed, so it is there whole or not at all; or it is a link
+to that of a workspace, ``nimbus/WORKSPACE/work``, of which only what changed is replaced.
 """
 
 from __future__ import annotations
 
+import json
 import os
-import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable
+import threading
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
+from typing import Protocol
 
 from nimbus_hub.errors import InvalidRequest
 from nimbus_hub.executors.accounts import Account
 from nimbus_hub.executors.records import checked_id
+from nimbus_hub.model.snapshot import SnapshotFile
 from nimbus_hub.replica import directories
 
-__all__ = ["JobDirectories", "Unpack"]
-
-Unpack = Callable[[str, str, Path], None]
-"""Puts an owner's snapshot, named by its digest, into an empty directory; may take long."""
+__all__ = ["JobDirectories", "Snapshots"]
 
 _NAMES = (*directories.NAMES, "work")
 _COPY_SECONDS = 300.0
 
 
-class JobDirectories:
-    """Makes them; the calls block, and for one job only one may run at a time."""
+class Snapshots(Protocol):
+    """Where the files of owners' snapshots come from; the calls block."""
 
-    def __init__(self, staging: Path, unpack: Unpack, service: Account, python: str) -> None:
+    def files(self, owner: str, digest: str) -> Sequence[SnapshotFile]:
+        """Return the files of a snapshot."""
+        ...
+
+    def unpack(
+        self, owner: str, digest: str, target: Path, some: Iterable[SnapshotFile] | None = None
+    ) -> None:
+        """Put a snapshot, or some of its files, into a directory; may take long."""
+        ...
+
+
+class JobDirectories:
+    """Makes them; the calls block, and only one at a time may be for a job or workspace."""
+
+    def __init__(self, staging: Path, snapshots: Snapshots, service: Account, python: str) -> None:
         """Unpack for other accounts below ``staging``, which only the service may enter."""
         self._staging = staging
-        self._unpack = unpack
+        self._snapshots = snapshots
         self._service = service
         self._python = python
 
-    def prepare(self, account: Account, owner: str, job_id: str, snapshot: str | None) -> Path:
+    def prepare(
+        self,
+        account: Account,
+        owner: str,
+        job_id: str,
+        snapshot: str | None,
+        workspace: str | None = None,
+    ) -> Path:
         """Return a job's directory, made if it is not there yet."""
         job = account.home / "nimbus" / checked_id(job_id)
         if all((job / name).is_dir() for name in _NAMES):
             return job
         if not account.home.is_dir():
             raise InvalidRequest(f"the account {account.name} has no home at {account.home}")
+        is_own = account.uid == self._service.uid
         try:
-            if account.uid == self._service.uid:
-                self._make_own(job, owner, snapshot)
+            if workspace is not None:
+                update = self._update_own if is_own else self._update_for
+                update(account, owner, job_id, snapshot, checked_id(workspace))
+            elif is_own:
+                unpack = partial(self._unpack, owner, snapshot) if snapshot else None
+                directories.make(str(job), unpack)
             else:
                 self._make_for(account, owner, job_id, snapshot)
         except OSError as error:
-            raise InvalidRequest(f"the job's directories cannot be made: {error}") from error
+            raise _impossible(str(error)) from error
         return job
 
-    def _make_own(self, job: Path, owner: str, snapshot: str | None) -> None:
-        # Copies have plain modes: what was private in a home must not be open here.
-        job.parent.mkdir(parents=True, exist_ok=True)
-        job.mkdir(mode=0o700, exist_ok=True)
-        for name in directories.NAMES:
-            (job / name).mkdir(exist_ok=True)
-        if (job / "work").is_dir():
-            return
-        partial = job / directories.PARTIAL
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir()
-        if snapshot is not None:
-            self._unpack(owner, snapshot, partial)
-        partial.rename(job / "work")
+    def _update_own(
+        self, account: Account, owner: str, job_id: str, snapshot: str | None, workspace: str
+    ) -> None:
+        top = account.home / "nimbus"
+        files = self._files(owner, snapshot)
+
+        def fetch(paths: list[str], target: str) -> None:
+            assert snapshot is not None
+            assert files is not None
+            some = [files[path] for path in paths]
+            self._snapshots.unpack(owner, snapshot, Path(target), some)
+
+        directories.update(str(top / workspace), _manifest(files), fetch)
+        directories.make(str(top / job_id), None, workspace)
+
+    def _update_for(
+        self, account: Account, owner: str, job_id: str, snapshot: str | None, workspace: str
+    ) -> None:
+        """Let the account say what it needs, and unpack that where nobody else can reach."""
+        files = self._files(owner, snapshot)
+        with (
+            self._staging_of(account) as staging,
+            self._helper(account, job_id, staging, "workspace", workspace) as helper,
+        ):
+            assert helper.stdin is not None
+            assert helper.stdout is not None
+            helper.stdin.write(json.dumps(_manifest(files)) + "\n")
+            helper.stdin.flush()
+            answer = helper.stdout.readline()
+            if answer:
+                assert snapshot is not None
+                assert files is not None
+                some = [files[path] for path in json.loads(answer)]
+                self._snapshots.unpack(owner, snapshot, staging, some)
+                _give(staging, account)
+                helper.stdin.write("\n")
 
     def _make_for(self, account: Account, owner: str, job_id: str, snapshot: str | None) -> None:
         """Unpack where nobody else can reach, then let the account itself take a copy."""
+        with self._staging_of(account) as staging:
+            if snapshot is not None:
+                self._snapshots.unpack(owner, snapshot, staging)
+                _give(staging, account)
+            with self._helper(account, job_id, staging, *(["work"] if snapshot else [])):
+                pass
+
+    @contextmanager
+    def _staging_of(self, account: Account) -> Iterator[Path]:
         self._staging.mkdir(mode=0o700, parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=self._staging) as staging:
-            if snapshot is not None:
-                self._unpack(owner, snapshot, Path(staging))
             _give(Path(staging), account)
-            self._run_as(account, job_id, Path(staging), has_work=snapshot is not None)
+            yield Path(staging)
 
-    def _run_as(self, account: Account, job_id: str, staging: Path, *, has_work: bool) -> None:
+    @contextmanager
+    def _helper(
+        self, account: Account, job_id: str, staging: Path, *arguments: str
+    ) -> Iterator[subprocess.Popen[str]]:
+        """Run the program that works under the account, to its end; raise what it says."""
         groups = ",".join(map(str, account.groups))
-        identity = [str(account.uid), str(account.gid), groups]
-        command = [self._python, "-I", "-S", directories.__file__, *identity]
-        command += [str(account.home), job_id, *(["work"] if has_work else [])]
+        identity = [str(account.uid), str(account.gid), groups, str(account.home)]
+        helper = subprocess.Popen(
+            [self._python, "-I", "-S", directories.__file__, *identity, job_id, *arguments],
+            cwd=staging,
+            env={"LANG": "C.UTF-8"},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        is_late = threading.Event()
+        # A home may be a file system of its user's own making, which never answers.
+        watch = threading.Timer(_COPY_SECONDS, _give_up, (helper, is_late))
+        watch.start()
+        problem = ""
         try:
-            # A home may be a file system of its user's own making, which never answers.
-            done = subprocess.run(
-                command,
-                cwd=staging,
-                env={"LANG": "C.UTF-8"},
-                capture_output=True,
-                text=True,
-                timeout=_COPY_SECONDS,
-            )
-        except subprocess.TimeoutExpired:
-            raise InvalidRequest(
-                f"the job's directories were not made in {account.home} "
-                f"within {_COPY_SECONDS:.0f} s"
-            ) from None
-        if done.returncode:
-            words = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
-            raise InvalidRequest(f"the job's directories cannot be made: {words[-1]}")
+            with suppress(BrokenPipeError):
+                yield helper
+            _, problem = helper.communicate()
+        finally:
+            watch.cancel()
+            helper.kill()
+            helper.communicate()
+        if is_late.is_set():
+            where = f"in {account.home} within {_COPY_SECONDS:.0f} s"
+            raise InvalidRequest(f"the job's directories were not made {where}")
+        if helper.returncode:
+            words = problem.strip().splitlines() or [f"exit code {helper.returncode}"]
+            raise _impossible(words[-1])
+
+    def _files(self, owner: str, snapshot: str | None) -> dict[str, SnapshotFile] | None:
+        if snapshot is None:
+            return None
+        return {file.path: file for file in self._snapshots.files(owner, snapshot)}
+
+    def _unpack(self, owner: str, snapshot: str, target: str) -> None:
+        Path(target).mkdir()
+        self._snapshots.unpack(owner, snapshot, Path(target))
+
+
+def _manifest(files: Mapping[str, SnapshotFile] | None) -> list[tuple[str, str, bool]] | None:
+    if files is None:
+        return None
+    return [(file.path, file.digest, file.is_executable) for file in files.values()]
+
+
+def _impossible(words: str) -> InvalidRequest:
+    return InvalidRequest(f"the job's directories cannot be made: {words}")
+
+
+def _give_up(helper: subprocess.Popen[str], is_late: threading.Event) -> None:
+    is_late.set()
+    helper.kill()
 
 
 def _give(directory: Path, account: Account) -> None:

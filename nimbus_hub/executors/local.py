@@ -16,26 +16,31 @@ import socket
 import sys
 import threading
 import weakref
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import TypeVar, TypeVarTuple
 
 import psutil
 
-from nimbus_hub.errors import InvalidRequest, NimbusError, Unavailable
+from nimbus_hub.errors import Ended, NimbusError, Unavailable
 from nimbus_hub.executors.accounts import Account, Accounts
 from nimbus_hub.executors.base import OnChange
-from nimbus_hub.executors.commands import supervisor_spec
-from nimbus_hub.executors.directories import JobDirectories, Unpack
+from nimbus_hub.executors.directories import JobDirectories, Snapshots
 from nimbus_hub.executors.gpus import find_gpus
+from nimbus_hub.executors.holders import HeldRun
+from nimbus_hub.executors.inputs import write_input
 from nimbus_hub.executors.limits import Limits, find_limits
-from nimbus_hub.executors.processes import Process, boot_id, kill_members
-from nimbus_hub.executors.records import Record, checked_id
+from nimbus_hub.executors.places import Place, Places
+from nimbus_hub.executors.processes import boot_id, kill_members
+from nimbus_hub.executors.records import Reading, Record, checked_id
+from nimbus_hub.executors.supervisors import exit_code, until_closed
+from nimbus_hub.executors.usage import UsageReader
+from nimbus_hub.executors.watches import Watches
 from nimbus_hub.model.host import Host
-from nimbus_hub.model.replica import LogChunk, ReplicaSpec, ReplicaState, ReplicaStatus
-from nimbus_hub.replica import supervisor
+from nimbus_hub.model.replica import LogChunk, ReplicaSpec, ReplicaState, ReplicaStatus, Usage
 
 __all__ = ["LocalExecutor"]
 
@@ -46,6 +51,9 @@ log = logging.getLogger(__name__)
 
 MARGIN_SECONDS = 2.0
 """How much longer than the grace a supervisor may take before it is taken for hung."""
+
+HAND_OVER_SECONDS = 5.0
+"""How long a holder may take to begin; then a replica is started like any other."""
 
 KILL_ROUNDS = 200
 _CREATED = ReplicaStatus(ReplicaState.CREATED)
@@ -59,34 +67,36 @@ class LocalExecutor:
         self,
         state: Path,
         environments: Mapping[str, Path],
-        unpack: Unpack,
+        snapshots: Snapshots,
         hosts: Sequence[Host] = (),
         cpu_overcommit: float = 2.0,
         *,
         accounts: Accounts | None = None,
         limits: Limits | None = None,
+        seen: Callable[[datetime], datetime] = lambda moment: moment,
     ) -> None:
         """Keep records below ``state``; find programs in ``environments`` (name to bin).
 
         Without ``hosts`` this machine is the one host, ``local``, with ``cpu_overcommit``
         times its CPUs. ``accounts`` and ``limits`` are what the system has unless given.
+        ``seen`` says when it was for the service that the system clock showed a moment.
         """
         self._records = state / "replicas"
-        self._environments = environments
         self._declared = tuple(hosts)
         self._overcommit = cpu_overcommit
-        self._accounts = accounts or Accounts(Account.current())
-        self._limits = limits or find_limits()
-        service = self._accounts.service
-        self._directories = JobDirectories(state / "staging", unpack, service, sys.executable)
+        accounts = accounts or Accounts(Account.current())
+        directories = JobDirectories(state / "staging", snapshots, accounts.service, sys.executable)
+        self._places = Places(accounts, environments, directories, limits or find_limits())
+        self._seen = seen
         self._pool = ThreadPoolExecutor(8, "local-executor")
         self._start_pool = ThreadPoolExecutor(4, "local-executor-start")
         self._locks: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
         self._launches: dict[str, asyncio.Task[None]] = {}
         self._stops: dict[str, asyncio.Task[None]] = {}
-        self._watched: dict[str, int] = {}
+        self._watches = Watches(self._tell, self._ended)
         self._known: set[str] = set()
         self._on_change: OnChange = lambda replica_id: None
+        self._usage = UsageReader()
 
     async def hosts(self) -> tuple[Host, ...]:
         """Return the declared hosts, or this machine."""
@@ -106,6 +116,9 @@ class LocalExecutor:
 
     async def poll(self, replica_id: str) -> ReplicaStatus:
         """Return what the record says, after a look at who is alive."""
+        return (await self._look(replica_id)).by_clock(self._seen)
+
+    async def _look(self, replica_id: str) -> ReplicaStatus:
         record = self._record(replica_id)
         reading = await self._in_pool(record.read)
         if reading.status is not None and reading.is_over:
@@ -114,7 +127,8 @@ class LocalExecutor:
             self._known.add(replica_id)
             if not reading.is_supervised:
                 return await self._lost(replica_id, record)
-            self._observe(replica_id, reading.supervisor)
+            if replica_id not in self._launches:
+                self._observe(replica_id, record, reading)
             return reading.status or _STARTING
         if replica_id in self._launches:
             return _STARTING
@@ -131,7 +145,9 @@ class LocalExecutor:
         await self._in_pool(record.write_stop, grace_seconds)
         reading = await self._in_pool(record.read)
         if reading.supervisor is not None:
-            reading.supervisor.send(signal.SIGTERM)
+            # Its holder is not meant.
+            is_own = reading.holder is None
+            reading.supervisor.send(signal.SIGTERM if is_own else signal.SIGUSR1)
             if replica_id not in self._stops:
                 enforcement = self._enforce(replica_id, record, grace_seconds)
                 self._stops[replica_id] = asyncio.create_task(enforcement)
@@ -147,6 +163,26 @@ class LocalExecutor:
             return LogChunk(chunk.offset, b"", True)
         return chunk
 
+    async def write_input(self, replica_id: str, data: bytes) -> None:
+        """Write to the pipe it reads from, or have its supervisor end that."""
+        record = self._record(replica_id)
+        reading = await self._in_pool(record.read)
+        if reading.is_over:
+            raise Ended(f"replica {replica_id} is over and reads nothing any more")
+        # One after the other: a long text is written in pieces.
+        async with self._locks.setdefault(replica_id, asyncio.Lock()):
+            if data:
+                await write_input(record, data)
+                return
+            await self._in_pool(record.write_input_end)
+        if reading.supervisor is not None:
+            reading.supervisor.send(signal.SIGUSR1)
+
+    async def measure(self, replica_ids: Collection[str]) -> dict[str, Usage]:
+        """Return what the kernel, the driver and the records tell of use."""
+        records = {replica_id: self._record(replica_id) for replica_id in replica_ids}
+        return await self._in_pool(self._usage.read, records)
+
     def watch(self, on_change: OnChange) -> None:
         """Call back within milliseconds of a replica's start and end."""
         self._on_change = on_change
@@ -157,8 +193,8 @@ class LocalExecutor:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        for replica_id in list(self._watched):
-            self._forget(replica_id)
+        await self._watches.close()
+        self._usage.close()
         self._pool.shutdown(wait=False)
         self._start_pool.shutdown(wait=False)
 
@@ -181,64 +217,60 @@ class LocalExecutor:
         self._on_change(spec.id)
 
     async def _begin(self, spec: ReplicaSpec, record: Record) -> None:
-        lock = self._locks.setdefault(spec.job_id, asyncio.Lock())
-        async with lock:
-            account, directory = await self._in_start_pool(self._prepare, spec)
-        if record.is_stopping():
-            await self._in_pool(record.write_end, "stopped before it was started")
-            return
-        pid, ready = await self._in_start_pool(self._spawn, spec, record, account, directory)
-        await _until_closed(ready)
+        is_taken = False
+        async with self._locks.setdefault(spec.workspace or spec.job_id, asyncio.Lock()):
+            place = await self._in_start_pool(self._places.prepare, spec)
+            if record.is_stopping():
+                await self._in_pool(record.write_end, "stopped before it was started")
+                return
+            if spec.holder is not None:
+                # One after the other, as asked: the first of a gang listens where the others
+                # will connect, and who finds nobody there waits long to try again.
+                is_taken = await self._hand_over(spec, place, record, self._record(spec.holder))
+        if not is_taken:
+            await self._supervise(spec, place, record)
+
+    async def _supervise(self, spec: ReplicaSpec, place: Place, record: Record) -> None:
+        """Start a supervisor, and wait until the replica runs or is over."""
+        pid, ready = await self._in_start_pool(self._places.spawn, spec, place, record)
+        log.info("replica %s has the supervisor %d", spec.id, pid)
+        await until_closed(ready)
         reading = await self._in_pool(record.read)
         if reading.supervisor is not None:
-            if not self._observe(spec.id, reading.supervisor):
-                # Over already, or a kernel that cannot tell: a child must be collected.
-                threading.Thread(target=_exit_code, args=(pid,), daemon=True).start()
+            is_observed = self._observe(spec.id, record, reading)
+            if not is_observed or reading.holder is not None:
+                # Over already, a kernel that cannot tell, or its holder was first after all:
+                # a child must be collected.
+                threading.Thread(target=exit_code, args=(pid,), daemon=True).start()
             return
         # 0: another supervisor was first, started by a service that has been killed since.
-        if not reading.is_over and await self._in_pool(_exit_code, pid) != 0:
+        if not reading.is_over and await self._in_pool(exit_code, pid) != 0:
             words = await self._in_pool(record.last_words)
             await self._refuse(spec.id, record, f"its supervisor failed: {words}")
 
-    def _prepare(self, spec: ReplicaSpec) -> tuple[Account, Path]:
-        """Find the account and make the job's directories; blocks."""
-        account = self._accounts.find(spec.owner)
-        if spec.environment not in self._environments:
-            known = ", ".join(sorted(self._environments)) or "none"
-            raise InvalidRequest(f"there is no environment {spec.environment!r}; known: {known}")
-        return account, self._directories.prepare(account, spec.owner, spec.job_id, spec.snapshot)
-
-    def _spawn(
-        self, spec: ReplicaSpec, record: Record, account: Account, directory: Path
-    ) -> tuple[int, int]:
-        """Start the supervisor; return its pid and what closes when the program runs."""
-        limits = self._limits.create(spec.id, spec.cpus_milli, spec.memory_bytes)
-        service, programs = self._accounts.service, self._environments[spec.environment]
-        record.write_spec(supervisor_spec(spec, service, account, programs, directory, limits))
-        ready, sink = os.pipe()
-        # Without a shell, an inherited environment or a controlling terminal.
-        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
+    async def _hand_over(
+        self, spec: ReplicaSpec, place: Place, record: Record, holder: Record
+    ) -> bool:
+        """Have a replica run in its holder's place; tell whether that has taken it."""
+        await self._in_pool(self._places.write, spec, place, record, holder)
+        run = await HeldRun.begin(holder, record)
+        if run is None:
+            return False
+        is_taken = False
         try:
-            pid = os.posix_spawn(
-                sys.executable,
-                [sys.executable, "-I", "-S", supervisor.__file__, str(record.path), "3"],
-                {"LANG": "C.UTF-8"},
-                file_actions=[
-                    (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
-                    (os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0),
-                    (os.POSIX_SPAWN_OPEN, 2, str(record.path / "supervisor.log"), flags, 0o600),
-                    (os.POSIX_SPAWN_DUP2, sink, 3),
-                ],
-                setsid=True,
-                setsigmask=[],
-            )
-        except OSError:
-            os.close(ready)
-            raise
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(HAND_OVER_SECONDS):
+                    await run.has_changed()
+            reading = await self._in_pool(record.read)
+            is_taken = reading.supervisor is not None or reading.status is not None
         finally:
-            os.close(sink)
-        log.info("replica %s has the supervisor %d", spec.id, pid)
-        return pid, ready
+            if is_taken:
+                self._watches.follow(spec.id, run)
+            else:
+                run.close()
+        how = "runs in the place of" if is_taken else "starts anew, for it is not ready:"
+        log.info("replica %s %s %s", spec.id, how, spec.holder)
+        return is_taken
 
     async def _refuse(self, replica_id: str, record: Record, reason: str) -> None:
         log.info("replica %s cannot run: %s", replica_id, reason)
@@ -255,7 +287,7 @@ class LocalExecutor:
         if reading.is_over or reading.supervisor is None:
             return
         log.warning("replica %s: its supervisor does not answer, killing it", replica_id)
-        await self._kill(replica_id, record, reading.session)
+        await self._kill(replica_id, record, reading)
         # Recorded before the supervisor is gone: without a record it would count as lost.
         reason = "stopped; killed together with its supervisor, which did not answer"
         await self._in_pool(record.write_end, reason, -int(signal.SIGKILL))
@@ -267,16 +299,20 @@ class LocalExecutor:
         reason = "its supervisor was killed, and so it was ended"
         if reading.supervisor is not None and reading.supervisor.boot_id != boot_id():
             reason = "the host was restarted while it ran"
-        elif not await self._kill(replica_id, record, reading.session):
+        elif not await self._kill(replica_id, record, reading):
             reason = "its supervisor was killed; some of its processes cannot be ended"
         log.warning("replica %s is lost: %s", replica_id, reason)
         return await self._in_pool(partial(record.write_end, reason, state=ReplicaState.LOST))
 
-    async def _kill(self, replica_id: str, record: Record, session: int | None) -> bool:
-        """Kill all processes of a replica, however fast they fork; tell whether all are gone."""
+    async def _kill(self, replica_id: str, record: Record, reading: Reading) -> bool:
+        """Kill all processes of a replica, however fast they fork; tell whether all are gone.
+
+        One that ran in its holder's place has no supervisor without that: both end.
+        """
+        ids = [replica_id] if reading.holder is None else [replica_id, reading.holder]
         groups = await self._in_pool(record.groups)
         for _ in range(KILL_ROUNDS):
-            if not await self._in_pool(kill_members, replica_id, session, groups):
+            if not await self._in_pool(kill_members, ids, reading.session, groups):
                 break
             await asyncio.sleep(0.01)
         else:
@@ -284,35 +320,23 @@ class LocalExecutor:
         _remove(groups)
         return True
 
-    def _observe(self, replica_id: str, process: Process) -> bool:
-        """Have the end of a supervisor noticed at once; tell whether that can be done."""
-        if replica_id in self._watched:
-            return True
-        try:
-            descriptor = process.open()
-        except OSError:
-            return False
-        if descriptor is None:
-            return False
-        self._watched[replica_id] = descriptor
-        loop = asyncio.get_running_loop()
-        loop.add_reader(descriptor, self._ended, replica_id, process.pid)
+    def _observe(self, replica_id: str, record: Record, reading: Reading) -> bool:
+        """Have changes, or at least the end, noticed at once; tell whether that can be done."""
+        assert reading.supervisor is not None
+        if reading.holder is None:
+            return self._watches.watch(replica_id, reading.supervisor)
+        self._watches.find(replica_id, record, self._record(reading.holder))
         return True
 
-    def _ended(self, replica_id: str, pid: int) -> None:
-        self._forget(replica_id)
-        # If it is a child of this very process, it waits to be collected.
-        with contextlib.suppress(ChildProcessError):
-            os.waitpid(pid, os.WNOHANG)
+    def _tell(self, replica_id: str) -> None:
+        self._on_change(replica_id)
+
+    def _ended(self, replica_id: str) -> None:
+        """Take note of an end: whoever was to enforce it need not."""
         enforcement = self._stops.pop(replica_id, None)
         if enforcement is not None:
             enforcement.cancel()
         self._on_change(replica_id)
-
-    def _forget(self, replica_id: str) -> None:
-        descriptor = self._watched.pop(replica_id)
-        asyncio.get_running_loop().remove_reader(descriptor)
-        os.close(descriptor)
 
     def _discover(self) -> Host:
         return Host(
@@ -336,28 +360,8 @@ class LocalExecutor:
         return await asyncio.get_running_loop().run_in_executor(self._start_pool, call, *args)
 
 
-async def _until_closed(descriptor: int) -> None:
-    """Wait until the other end of a pipe is closed, then close this one."""
-    loop = asyncio.get_running_loop()
-    closed = asyncio.Event()
-    loop.add_reader(descriptor, closed.set)
-    try:
-        await closed.wait()
-    finally:
-        loop.remove_reader(descriptor)
-        os.close(descriptor)
-
-
 def _remove(groups: Iterable[Path]) -> None:
     """Take control groups away; one that is in use or gone already is left alone."""
     for group in groups:
         with contextlib.suppress(OSError):
             group.rmdir()
-
-
-def _exit_code(pid: int) -> int:
-    """Wait for a child and return its exit code; 0 if it was collected already."""
-    try:
-        return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-    except ChildProcessError:
-        return 0

@@ -74,18 +74,23 @@ def boot_id() -> str:
     return (_PROC / "sys/kernel/random/boot_id").read_text().strip()
 
 
-def kill_members(replica_id: str, session: int | None, groups: Iterable[Path] = ()) -> bool:
-    """Kill every process of a replica that has no supervisor to do it; tell if there was one."""
-    found = {*_members(replica_id, session), *_grouped(groups)}
+def kill_members(
+    replica_ids: Iterable[str], session: int | None, groups: Iterable[Path] = ()
+) -> bool:
+    """Kill every process of a replica that has no supervisor to do it; tell if there was one.
+
+    Processes forked from its holder carry the mark of that: then it is one of the ids.
+    """
+    marks = frozenset(f"{MARKER}={replica_id}".encode() for replica_id in replica_ids)
+    found = {*_members(marks, session), *_grouped(groups)}
     for pid in found:
         _kill(pid, signal.SIGKILL)
     return bool(found)
 
 
-def _members(replica_id: str, session: int | None) -> Iterator[int]:
+def _members(marks: frozenset[bytes], session: int | None) -> Iterator[int]:
     """Find a replica's processes: those of its session, and those that carry its mark."""
-    mark = f"{MARKER}={replica_id}".encode()
-    if session is not None and not _is_session_of(session, mark):
+    if session is not None and not _is_session_of(session, marks):
         session = None
     for entry in _PROC.iterdir():
         if not entry.name.isdigit():
@@ -94,7 +99,7 @@ def _members(replica_id: str, session: int | None) -> Iterator[int]:
         fields = _stat(pid)
         if fields is None or fields[0] in "ZX":
             continue
-        if (session is not None and int(fields[3]) == session) or _has_mark(pid, mark):
+        if (session is not None and int(fields[3]) == session) or _has_mark(pid, marks):
             yield pid
 
 
@@ -105,21 +110,22 @@ def _grouped(groups: Iterable[Path]) -> Iterator[int]:
             yield from map(int, (group / "cgroup.procs").read_text().split())
 
 
-def _is_session_of(session: int, mark: bytes) -> bool:
+def _is_session_of(session: int, marks: frozenset[bytes]) -> bool:
     """Tell whether a session is the replica's and not a later one of the same number.
 
     A number is not given again while a member of the session lives. So either its leader
     is gone, and who is left is the replica's, or the leader must carry the mark.
     """
     fields = _stat(session)
-    return fields is None or fields[0] in "ZX" or _has_mark(session, mark)
+    return fields is None or fields[0] in "ZX" or _has_mark(session, marks)
 
 
-def _has_mark(pid: int, mark: bytes) -> bool:
+def _has_mark(pid: int, marks: frozenset[bytes]) -> bool:
     try:
-        return mark in (_PROC / str(pid) / "environ").read_bytes().split(b"\0")
+        variables = (_PROC / str(pid) / "environ").read_bytes().split(b"\0")
     except OSError:
         return False
+    return not marks.isdisjoint(variables)
 
 
 def _stat(pid: int) -> list[str] | None:

@@ -7,6 +7,7 @@ and nobody else may enter it, so what is read here is what was written here.
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import re
@@ -16,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from nimbus_hub.clock import SystemClock
-from nimbus_hub.errors import InvalidRequest
+from nimbus_hub.errors import Conflict, InvalidRequest
+from nimbus_hub.executors.limits import ReplicaLimits
 from nimbus_hub.executors.processes import Process
 from nimbus_hub.model.replica import LogChunk, ReplicaState, ReplicaStatus
 
@@ -34,12 +36,16 @@ def checked_id(text: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What a record says at one moment. ``session`` is the pid of the main process."""
+    """What a record says at one moment. ``session`` is the pid of the main process.
+
+    ``holder`` is the id of the replica in whose place it runs, None for one of its own.
+    """
 
     status: ReplicaStatus | None
     supervisor: Process | None
     is_supervised: bool
     session: int | None = None
+    holder: str | None = None
 
     @property
     def is_over(self) -> bool:
@@ -71,7 +77,8 @@ class Record:
         is_supervised = supervisor is not None and supervisor.is_alive
         values = self._load("status.json")
         session = values.get("pid") if values else None
-        return Reading(_status(values), supervisor, is_supervised, session)
+        holder = identity.get("holder") if identity else None
+        return Reading(_status(values), supervisor, is_supervised, session, holder)
 
     def write_spec(self, values: dict[str, Any]) -> None:
         """Write what the supervisor is to run."""
@@ -80,6 +87,33 @@ class Record:
     def write_stop(self, grace_seconds: float) -> None:
         """Write that it is to end; the supervisor looks for it before it starts anything."""
         self._save("stop.json", {"grace_seconds": grace_seconds})
+
+    def make_input(self) -> None:
+        """Make the pipe that its supervisor opens for it to read from."""
+        with contextlib.suppress(FileExistsError):
+            os.mkfifo(self.path / "input", 0o600)
+
+    def open_input(self) -> int | None:
+        """Return a descriptor to write to what it reads, None while it does not read.
+
+        Writing never waits: it raises BlockingIOError if there is no room.
+        """
+        if (self.path / "input.end").exists():
+            return None
+        try:
+            return os.open(self.path / "input", os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            if error.errno == errno.ENXIO:
+                return None
+            raise
+
+    def write_input_end(self) -> None:
+        """Write that its input is to end; raise Conflict if it has none."""
+        if not (self.path / "input").exists():
+            raise Conflict(f"replica {self.path.name} takes no input")
+        (self.path / "input.end").touch()
 
     def is_stopping(self) -> bool:
         """Tell whether somebody asked for the end."""
@@ -104,8 +138,31 @@ class Record:
 
     def groups(self) -> tuple[Path, ...]:
         """Return the control groups it was put into."""
+        return self.limits().groups
+
+    def limits(self) -> ReplicaLimits:
+        """Return its control groups, and where the kernel counts what it killed in them."""
         spec = self._load("spec.json") or {}
-        return tuple(Path(group) for group in spec.get("cgroups", ()))
+        events = spec.get("memory_events")
+        groups = tuple(Path(group) for group in spec.get("cgroups", ()))
+        return ReplicaLimits(groups, Path(events) if events else None)
+
+    def gpus(self) -> tuple[int, ...]:
+        """Return the indices of the devices it holds."""
+        return tuple((self._load("spec.json") or {}).get("gpus", ()))
+
+    def cpu_seconds(self) -> float | None:
+        """Return the CPU time it came to; None before its end, or if nobody saw it."""
+        seconds: float | None = (self._load("status.json") or {}).get("cpu_seconds")
+        return seconds
+
+    def gpu_seconds(self) -> float:
+        """Return the busy GPU time that was written last."""
+        return float((self._load("usage.json") or {}).get("gpu_seconds", 0.0))
+
+    def write_gpu_seconds(self, seconds: float) -> None:
+        """Keep the busy GPU time, which nobody else counts, over restarts of the service."""
+        self._save("usage.json", {"gpu_seconds": seconds})
 
     def last_words(self) -> str:
         """Return the last line that the supervisor itself has written."""

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["Comparison", "Series", "as_json", "as_table"]
+__all__ = ["Comparison", "Limit", "Series", "as_json", "as_table"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,18 +59,43 @@ class Comparison:
         return f"ratio {self.ratio:.2f}, goal at most {self.goal:.2f}: {word}"
 
 
-def as_table(comparisons: Sequence[Comparison], notes: Sequence[Series]) -> str:
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """What has to take ``seconds`` at most, beside nothing else."""
+
+    measure: str
+    series: Series
+    seconds: float
+
+    @property
+    def is_met(self) -> bool:
+        """Tell whether the goal is kept."""
+        return self.series.median <= self.seconds
+
+    def verdict(self) -> str:
+        """Return what is thought of it."""
+        word = "met" if self.is_met else "MISSED"
+        return f"goal at most {self.seconds:.2f} s: {word}"
+
+
+def as_table(
+    comparisons: Sequence[Comparison], notes: Sequence[Series], limits: Sequence[Limit] = ()
+) -> str:
     """Return everything as text for people."""
     lines = [f"{'seconds':<36}{'median':>8}{'min':>8}{'max':>8}"]
     for comparison in comparisons:
         lines += ["", comparison.measure, comparison.nimbus.row(), comparison.stock.row()]
         lines.append(f"  {comparison.verdict()}")
+    for limit in limits:
+        lines += ["", limit.measure, limit.series.row(), f"  {limit.verdict()}"]
     if notes:
         lines += ["", "Where a Nimbus session's time goes", *(note.row() for note in notes)]
     return "\n".join(lines)
 
 
-def as_json(comparisons: Sequence[Comparison], notes: Sequence[Series]) -> dict[str, Any]:
+def as_json(
+    comparisons: Sequence[Comparison], notes: Sequence[Series], limits: Sequence[Limit] = ()
+) -> dict[str, Any]:
     """Return everything for programs."""
     return {
         "comparisons": [
@@ -83,6 +108,15 @@ def as_json(comparisons: Sequence[Comparison], notes: Sequence[Series]) -> dict[
                 "is_met": one.is_met,
             }
             for one in comparisons
+        ],
+        "limits": [
+            {
+                "measure": one.measure,
+                **_series(one.series),
+                "goal_seconds": one.seconds,
+                "is_met": one.is_met,
+            }
+            for one in limits
         ],
         "notes": [_series(note) for note in notes],
     }

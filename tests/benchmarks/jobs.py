@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import os
 import pwd
+import re
 import shutil
 import sys
-from asyncio.subprocess import DEVNULL, PIPE, Process
+from asyncio.subprocess import DEVNULL, PIPE
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -18,14 +19,14 @@ from nimbus_hub.client import Client
 from tests.benchmarks.figures import Comparison, Series
 from tests.benchmarks.hubs import Hub, user_token
 
-__all__ = ["compare_jobs"]
+__all__ = ["SCRIPT", "Run", "compare_jobs", "remove_jobs", "run_command", "seen_lines"]
 
 _GOAL = 1.3
 _WORKERS = "2"
 _RUN_SECONDS = 90.0
-_SCRIPT = Path(__file__).with_name("two_workers.py")
+SCRIPT = Path(__file__).with_name("workers.py")
 _FIRST = "the first line"
-_GROUP = f"a group of {_WORKERS} stands"
+_GROUP = re.compile(r"a group of \d+ stands")
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +44,7 @@ async def compare_jobs(
     """Run the script both ways in turn; return the figures."""
     work = directory / "work"
     work.mkdir()
-    shutil.copy(_SCRIPT, work)
+    shutil.copy(SCRIPT, work)
     token = await user_token(hub)
     programs = Path(sys.executable).parent
     # torchrun sets one thread for each worker unless told; both are told the same.
@@ -62,13 +63,13 @@ async def compare_jobs(
     try:
         for number in range(rounds + 1):
             for name, (command, env) in ways.items():
-                run = await _run([*command, _SCRIPT.name], work, env)
+                run = await run_command([*command, SCRIPT.name], work, env)
                 kind = f"{number} of {rounds}" if number else "warm-up"
                 say(f"job, {kind}, {name}: first line after {run.first:.2f} s")
                 if number:
                     runs[name].append(run)
     finally:
-        await asyncio.to_thread(_remove_jobs, hub.service_url, token)
+        await asyncio.to_thread(remove_jobs, hub.service_url, token)
     return _comparisons(runs["nimbus-run"], runs["torchrun"])
 
 
@@ -78,13 +79,16 @@ def _comparisons(ours: Sequence[Run], theirs: Sequence[Run]) -> list[Comparison]
         return Comparison(measure, nimbus, Series("torchrun", tuple(map(read, theirs))), goal)
 
     return [
-        compare("First line of a 2-worker script, from exec", lambda run: run.first, _GOAL),
+        compare(
+            f"First line of a {_WORKERS}-worker script, from exec", lambda run: run.first, _GOAL
+        ),
         compare("Its process group stands, from exec", lambda run: run.group, None),
         compare("Its command is over, from exec", lambda run: run.end, None),
     ]
 
 
-async def _run(command: Sequence[str], work: Path, env: Mapping[str, str]) -> Run:
+async def run_command(command: Sequence[str], work: Path, env: Mapping[str, str]) -> Run:
+    """Run a script's command to its end; raise RuntimeError if it fails."""
     began = perf_counter()
     process = await asyncio.create_subprocess_exec(
         *command, cwd=work, env={**os.environ, **env}, stdin=DEVNULL, stdout=PIPE, stderr=PIPE
@@ -92,35 +96,42 @@ async def _run(command: Sequence[str], work: Path, env: Mapping[str, str]) -> Ru
     try:
         async with asyncio.timeout(_RUN_SECONDS):
             errors = asyncio.create_task(_read(process.stderr))
-            seen = await _times(process, began)
+            first, group = await seen_lines(process.stdout, began)
             code = await process.wait()
             seconds = perf_counter() - began
-            if code or len(seen) != 2:
+            if code or not group:
                 raise RuntimeError(f"{command[0]} ended with {code}:\n{await errors}")
     finally:
         # torchrun ends its workers when it is told to, and only then.
         if process.returncode is None:
             process.terminate()
             await process.wait()
-    return Run(seen[_FIRST], seen[_GROUP], seconds)
+    return Run(first, group, seconds)
 
 
-async def _times(process: Process, began: float) -> dict[str, float]:
-    """Return when each of the two lines came first, of whichever worker."""
-    assert process.stdout is not None
-    seen: dict[str, float] = {}
-    async for line in process.stdout:
-        for text in (_FIRST, _GROUP):
-            if text in line.decode():
-                seen.setdefault(text, perf_counter() - began)
-    return seen
+async def seen_lines(
+    stream: asyncio.StreamReader | None, began: float, until: str = ""
+) -> tuple[float, float]:
+    """Return when the first line and that of the group came, of whichever worker.
+
+    Reads to the end, or until a line with ``until``; 0.0 is what has not come.
+    """
+    first = group = 0.0
+    while stream is not None and (line := (await stream.readline()).decode(errors="replace")):
+        if _FIRST in line and not first:
+            first = perf_counter() - began
+        if _GROUP.search(line) and not group:
+            group = perf_counter() - began
+        if until and until in line:
+            break
+    return first, group
 
 
 async def _read(stream: asyncio.StreamReader | None) -> str:
     return (await stream.read()).decode(errors="replace") if stream else ""
 
 
-def _remove_jobs(service_url: str, token: str) -> None:
+def remove_jobs(service_url: str, token: str) -> None:
     """Remove what the jobs left in the user's home; the hub had no other jobs.
 
     One that still runs, since measuring was interrupted, is stopped first.

@@ -20,6 +20,7 @@ from nimbus_hub.executors.limits import NoLimits
 from nimbus_hub.executors.local import LocalExecutor
 from nimbus_hub.model.host import Host
 from nimbus_hub.model.replica import ReplicaSpec, ReplicaState, ReplicaStatus
+from tests.contract.snapshots import MemorySnapshots
 
 BOUND_SECONDS = 30.0
 HOST = Host("local", cpus_milli=4000, memory_bytes=2**33)
@@ -105,6 +106,7 @@ class LocalDriver:
     directory: Path
     executor: LocalExecutor
     account: Account
+    snapshots: MemorySnapshots
     written: dict[str, int] = field(default_factory=dict)
     pipes: dict[str, int] = field(default_factory=dict)
 
@@ -150,7 +152,7 @@ class LocalDriver:
 
     def another(self) -> LocalExecutor:
         """Return an executor as the next service would have it, over the same state."""
-        return local_executor(self.directory, self.account)
+        return local_executor(self.directory, self.account, self.snapshots)
 
     async def close(self) -> None:
         """End what still runs, and wait until it is gone."""
@@ -167,18 +169,12 @@ class LocalDriver:
             os.close(descriptor)
 
 
-def unpack(owner: str, digest: str, directory: Path) -> None:
-    """Put one file into a working directory that says whose it is."""
-    (directory / "code").mkdir()
-    (directory / "code" / "train.py").write_text(f"# {owner} {digest}\n")
-
-
-def local_executor(directory: Path, account: Account) -> LocalExecutor:
+def local_executor(directory: Path, account: Account, snapshots: MemorySnapshots) -> LocalExecutor:
     """Return an executor as a person's own service has it."""
     return LocalExecutor(
         directory / "state",
         {"default": Path(sys.executable).parent},
-        unpack,
+        snapshots,
         [HOST],
         accounts=Accounts(account),
         limits=NoLimits(),
@@ -189,7 +185,9 @@ def local_executor(directory: Path, account: Account) -> LocalExecutor:
 async def local(tmp_path: Path) -> AsyncIterator[LocalDriver]:
     """Give the local executor with its records and homes in a directory of the test."""
     account = replace(Account.current(), home=tmp_path)
-    driver = LocalDriver(tmp_path, local_executor(tmp_path, account), account)
+    snapshots = MemorySnapshots({"abc": {"code/train.py": "# train\n"}})
+    executor = local_executor(tmp_path, account, snapshots)
+    driver = LocalDriver(tmp_path, executor, account, snapshots)
     yield driver
     await driver.close()
 

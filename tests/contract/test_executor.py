@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from datetime import UTC
 from typing import TYPE_CHECKING
 
 import pytest
 
+from nimbus_hub.errors import Conflict
 from nimbus_hub.model.replica import LogChunk, ReplicaState, ReplicaStatus
 
 if TYPE_CHECKING:
@@ -150,3 +152,46 @@ async def test_changes_are_told_to_who_watches(
     await eventually(lambda: told)
     assert set(told) == {"r1"}
     assert (await driver.executor.poll("r1")).state is ReplicaState.EXITED
+
+
+async def test_who_takes_no_input_or_is_over_is_not_written_to(
+    driver: Driver, until: Until, ended: Until
+) -> None:
+    with pytest.raises(Conflict):
+        await driver.executor.write_input("r1", b"x")
+    await running(driver, until, "r1")
+    for data in (b"x", b""):
+        with pytest.raises(Conflict):
+            await driver.executor.write_input("r1", data)
+    await driver.executor.start(replace(driver.spec("r2"), has_input=True))
+    await until(driver.executor, "r2", ReplicaState.RUNNING)
+    await driver.executor.write_input("r2", b"x")
+    await driver.exit("r2", 0)
+    await ended(driver.executor, "r2")
+    with pytest.raises(Conflict):
+        await driver.executor.write_input("r2", b"x")
+
+
+async def test_a_run_needs_no_holder_to_start(driver: Driver, until: Until, ended: Until) -> None:
+    run = replace(driver.spec("r1"), holder="h1", workspace="gang")
+    await driver.executor.start(run)
+    await until(driver.executor, "r1", ReplicaState.RUNNING)
+    await driver.exit("r1", 3)
+    assert (await ended(driver.executor, "r1")).exit_code == 3
+
+
+async def test_a_holder_runs_until_it_is_stopped(
+    driver: Driver, until: Until, ended: Until
+) -> None:
+    holder = replace(driver.spec("h1"), argv=("python",), modules=("fractions", "no_such_module"))
+    await driver.executor.start(holder)
+    await until(driver.executor, "h1", ReplicaState.RUNNING)
+    run = replace(driver.spec("r1"), holder="h1", workspace="gang")
+    await driver.executor.start(run)
+    await until(driver.executor, "r1", ReplicaState.RUNNING)
+    await driver.exit("r1", 0)
+    assert (await ended(driver.executor, "r1")).exit_code == 0
+    assert (await driver.executor.poll("h1")).state is ReplicaState.RUNNING
+    await driver.executor.stop("h1", 10)
+    status = await ended(driver.executor, "h1")
+    assert (status.exit_code, status.reason) == (-15, "stopped")

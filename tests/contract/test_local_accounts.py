@@ -19,7 +19,8 @@ from nimbus_hub.executors.directories import JobDirectories
 from nimbus_hub.executors.limits import NoLimits, find_limits
 from nimbus_hub.executors.local import LocalExecutor
 from nimbus_hub.executors.records import Record
-from nimbus_hub.model.replica import ReplicaStatus
+from nimbus_hub.model.replica import ReplicaState, ReplicaStatus
+from tests.contract.snapshots import MemorySnapshots
 
 if TYPE_CHECKING:
     from tests.contract.conftest import LocalDriver
@@ -33,7 +34,7 @@ async def test_an_owner_who_is_not_served_is_told_why(local: LocalDriver, ended:
     executor = LocalExecutor(
         local.directory / "state",
         {"default": Path("/usr/bin")},
-        lambda *a: None,
+        MemorySnapshots(),
         accounts=accounts,
         limits=NoLimits(),
     )
@@ -59,7 +60,7 @@ async def test_another_users_replica_runs_under_that_users_account(
     executor = LocalExecutor(
         local.directory / "state",
         {"default": Path("/usr/bin")},
-        lambda owner, digest, directory: (directory / "train.py").touch(),
+        MemorySnapshots({"abc": {"train.py": ""}}),
         accounts=accounts,
     )
     if os.getuid() == 0:
@@ -96,7 +97,7 @@ async def test_a_home_that_cannot_be_used_is_named(
         executor = LocalExecutor(
             tmp_path / "state",
             {"default": Path("/usr/bin")},
-            lambda *a: None,
+            MemorySnapshots(),
             accounts=Accounts(replace(local.account, home=home)),
         )
         await executor.start(local.command(home.name, "true"))
@@ -114,7 +115,7 @@ def test_a_home_that_never_answers_is_given_up(
     hanging.chmod(0o755)
     account = replace(Account.current(), home=tmp_path)
     service = replace(account, uid=account.uid + 1)
-    directories = JobDirectories(tmp_path / "staging", lambda *a: None, service, str(hanging))
+    directories = JobDirectories(tmp_path / "staging", MemorySnapshots(), service, str(hanging))
     with pytest.raises(InvalidRequest, match=r"were not made in .* within"):
         directories.prepare(account, "daemon", "job-1", None)
     assert list((tmp_path / "staging").iterdir()) == []
@@ -129,7 +130,7 @@ async def test_a_link_in_a_users_home_leads_root_nowhere(
     executor = LocalExecutor(
         local.directory / "state",
         {"default": Path("/usr/bin")},
-        lambda *a: None,
+        MemorySnapshots(),
         accounts=accounts_with_home(home),
     )
     await executor.start(replace(local.command("r1", "true"), owner="daemon"))
@@ -148,7 +149,7 @@ async def test_a_replica_over_its_memory_limit_is_ended_and_told_so(
     executor = LocalExecutor(
         local.directory / "state",
         {"default": Path(sys.executable).parent},
-        lambda *a: None,
+        MemorySnapshots(),
         accounts=Accounts(local.account),
         limits=limits,
     )
@@ -166,4 +167,94 @@ async def test_a_replica_over_its_memory_limit_is_ended_and_told_so(
         groups = Record(local.record("r1")).groups()
         assert groups
         assert not any(group.exists() for group in groups)
+    await executor.close()
+
+
+async def test_a_run_in_its_holders_place_has_its_owners_account(
+    local: LocalDriver, ended: Until, until: Until, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """As root, with the system's Python; otherwise the owner is refused."""
+    home, programs = tmp_path_factory.mktemp("home"), tmp_path_factory.mktemp("bin")
+    (programs / "python").symlink_to("/usr/bin/python3")
+    if os.getuid() == 0:
+        os.chown(home, Account.named("daemon").uid, Account.named("daemon").gid)
+        for parent in (*home.parents[:-2], programs):
+            parent.chmod(0o755)
+    snapshots = MemorySnapshots()
+    executor = LocalExecutor(
+        local.directory / "state",
+        {"default": programs},
+        snapshots,
+        accounts=accounts_with_home(home),
+    )
+    holder = replace(local.command("h1", "python"), owner="daemon", modules=("fractions",))
+    await executor.start(holder)
+    status = await until(executor, "h1", ReplicaState.RUNNING, ReplicaState.EXITED)
+    if os.getuid() != 0:
+        assert "cannot serve daemon" in status.reason
+        await executor.close()
+        return
+    script = "import os, sys\nprint(os.getuid(), 'fractions' in sys.modules)\nimport side\n"
+    mine = "open('made', 'w').close(); open('/dev/stderr', 'a').write('told\\n')\n"
+    for turn in range(2):
+        files = {"run.py": script, "side.py": f"print({turn})\n" + mine}
+        snapshots.snapshots[f"version-{turn}"] = files
+        run = replace(
+            local.command(f"r{turn}", "python", "run.py", holder="h1", workspace="gang"),
+            owner="daemon",
+            job_id=f"job-{turn}",
+            snapshot=f"version-{turn}",
+        )
+        await executor.start(run)
+        status = await ended(executor, run.id)
+        output = (await executor.read_output(run.id, 0, 1000)).data.decode()
+        assert (status.exit_code, status.reason) == (0, ""), output
+        assert output == f"{Account.named('daemon').uid} True\n{turn}\ntold\n"
+    assert snapshots.asked == [["run.py", "side.py"], ["side.py"]]
+    assert {path.owner() for path in (home / "nimbus").rglob("*")} == {"daemon"}
+    assert (home / "nimbus/gang").stat().st_mode & 0o777 == 0o700
+    assert list((local.directory / "state" / "staging").iterdir()) == []
+    await executor.stop("h1", 5)
+    await ended(executor, "h1")
+    await executor.close()
+
+
+async def test_the_memory_of_a_run_is_limited_in_its_holders_group(
+    local: LocalDriver, ended: Until, until: Until
+) -> None:
+    """Where control groups can be written; the holder and its next run go on."""
+    limits = find_limits()
+    if isinstance(limits, NoLimits):
+        pytest.skip("no control groups may be made here")
+    snapshots = MemorySnapshots()
+    executor = LocalExecutor(
+        local.directory / "state",
+        {"default": Path(sys.executable).parent},
+        snapshots,
+        accounts=Accounts(local.account),
+        limits=limits,
+    )
+    size = 128 * 2**20
+    await executor.start(local.command("h1", "python", modules=(), memory_bytes=size))
+    await until(executor, "h1", ReplicaState.RUNNING)
+    snapshots.snapshots["abc"] = {
+        "hungry.py": "kept = [b'x' * 2**20 for _ in range(256)]\n",
+        "modest.py": "raise SystemExit(4)\n",
+    }
+    for turn, (script, code, reason) in enumerate(
+        [
+            ("hungry.py", -9, "ended by its memory limit of 128 MiB; ask for more memory"),
+            ("modest.py", 4, ""),
+        ]
+    ):
+        run = local.command(f"r{turn}", "python", script, holder="h1", workspace="gang")
+        await executor.start(replace(run, job_id=f"job-{turn}", snapshot="abc", memory_bytes=size))
+        status = await ended(executor, run.id)
+        assert (status.exit_code, status.reason) == (code, reason)
+    groups = Record(local.record("h1")).groups()
+    assert groups
+    assert Record(local.record("r0")).groups() == groups
+    await executor.stop("h1", 5)
+    await ended(executor, "h1")
+    assert not any(group.exists() for group in groups)
     await executor.close()

@@ -16,12 +16,13 @@ from typing import TYPE_CHECKING
 import pytest
 
 import nimbus_hub
-from nimbus_hub.errors import InvalidRequest, NotFound, Unavailable
+from nimbus_hub.errors import InvalidRequest, Unavailable
 from nimbus_hub.executors import local as local_module
 from nimbus_hub.executors.accounts import Accounts
 from nimbus_hub.executors.local import LocalExecutor
 from nimbus_hub.executors.records import Record
 from nimbus_hub.model.replica import ReplicaState, ReplicaStatus
+from tests.contract.snapshots import MemorySnapshots
 
 if TYPE_CHECKING:
     from tests.contract.conftest import LocalDriver
@@ -67,12 +68,9 @@ async def test_an_unknown_environment_is_named(local: LocalDriver, ended: Until)
 async def test_a_snapshot_that_cannot_be_unpacked_is_said_so(
     local: LocalDriver, ended: Until, tmp_path: Path
 ) -> None:
-    def unpack(owner: str, digest: str, directory: Path) -> None:
-        raise NotFound(f"snapshot {digest} is gone")
-
     accounts = Accounts(local.account)
     executor = LocalExecutor(
-        tmp_path / "state", {"default": Path("/usr/bin")}, unpack, accounts=accounts
+        tmp_path / "state", {"default": Path("/usr/bin")}, MemorySnapshots(), accounts=accounts
     )
     await executor.start(local.command("r1", "true", snapshot="abc"))
     assert (await ended(executor, "r1")).reason == "snapshot abc is gone"
@@ -141,7 +139,7 @@ from dataclasses import replace
 async def main(home, pipe, program):
     account = replace(Account.current(), home=home)
     executor = LocalExecutor(home / "state", {"default": Path(sys.executable).parent},
-        lambda *a: None, accounts=Accounts(account), limits=NoLimits())
+        None, accounts=Accounts(account), limits=NoLimits())
     argv = ("python", "-I", "-S", "-c", program, pipe)
     await executor.start(ReplicaSpec("r1", "job-1", account.name, "local", argv))
     while (await executor.poll("r1")).state != "running":
@@ -197,7 +195,7 @@ async def test_records_that_cannot_be_used_are_unavailable(
 ) -> None:
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / "replicas").touch()
-    executor = LocalExecutor(tmp_path / "broken", {}, lambda *a: None)
+    executor = LocalExecutor(tmp_path / "broken", {}, MemorySnapshots())
     with pytest.raises(Unavailable):
         await executor.start(local.command("r1", "true"))
     with pytest.raises(Unavailable):
@@ -313,7 +311,7 @@ async def test_replicas_of_a_job_share_its_working_directory(
     for one in specs:
         assert (await ended(local.executor, one.id)).exit_code == 0
         work = tmp_path / "nimbus/job-1/work"
-        expected = f"# {local.account.name} abc\n{work}\n"
+        expected = f"# train\n{work}\n"
         assert await local.output(one.id) == expected
     assert (tmp_path / "nimbus/job-1").stat().st_mode & 0o777 == 0o700
     made = sorted(path.name for path in (tmp_path / "nimbus/job-1").iterdir())

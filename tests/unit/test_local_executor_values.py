@@ -79,6 +79,9 @@ def test_what_the_supervisor_is_told_is_whole() -> None:
         "cgroups": ["/cg/nimbus-r1"],
         "memory_events": "/cg/nimbus-r1/memory.events",
         "memory_bytes": 2**30,
+        "gpus": [],
+        "has_input": False,
+        "modules": [],
     }
 
 

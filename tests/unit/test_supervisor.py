@@ -15,9 +15,10 @@ from typing import Any
 
 import pytest
 
-from nimbus_hub.replica import directories, progress, supervisor
+from nimbus_hub import replica
 
-COMMAND = [sys.executable, "-I", "-S", supervisor.__file__]
+FOLDER = Path(replica.__file__).parent
+COMMAND = [sys.executable, "-I", "-S", str(FOLDER / "supervisor.py")]
 ENV = {"PATH": "/usr/bin:/bin"}
 
 
@@ -53,20 +54,21 @@ def end(exit_code: int | None, reason: str = "") -> dict[str, Any]:
 
 
 def without_times(found: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in found.items() if not key.endswith("_at")}
+    return {key: value for key, value in found.items() if not key.endswith(("_at", "cpu_seconds"))}
 
 
-@pytest.mark.parametrize("module", [supervisor, directories, progress])
-def test_what_runs_in_a_replica_is_written_in_python_3_6(module: Any) -> None:
-    source = Path(module.__file__).read_text()
-    tree = ast.parse(source, feature_version=(3, 6))
+@pytest.mark.parametrize("path", sorted(FOLDER.glob("*.py")), ids=lambda path: path.stem)
+def test_what_runs_in_a_replica_is_written_in_python_3_6(path: Path) -> None:
+    tree = ast.parse(path.read_text(), feature_version=(3, 6))
     imported = {
         alias.name.partition(".")[0]
         for node in ast.walk(tree)
         if isinstance(node, ast.Import)
         for alias in node.names
     }
-    assert imported <= sys.stdlib_module_names
+    # What they share is beside them, and imported from there.
+    beside = {other.stem for other in FOLDER.glob("*.py")}
+    assert imported <= {*sys.stdlib_module_names, *beside}
 
 
 def test_the_end_is_recorded_with_times_and_the_job_directory(tmp_path: Path) -> None:
@@ -191,3 +193,30 @@ def is_gone(pid: int) -> bool:
     except ProcessLookupError:
         return True
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in "ZX"
+
+
+def test_what_it_reads_comes_through_a_pipe_that_ends_when_it_is_asked_to(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "input")
+    write_spec(tmp_path, "cat", has_input=True)
+    process = subprocess.Popen([*COMMAND, str(tmp_path)])
+    eventually(lambda: (tmp_path / "status.json").exists())
+    for text in ("first\n", "second\n"):
+        (tmp_path / "input").write_text(text)
+    eventually(lambda: (tmp_path / "output.log").read_text() == "first\nsecond\n")
+    assert status(tmp_path)["state"] == "running"
+    (tmp_path / "input.end").touch()
+    process.send_signal(signal.SIGUSR1)
+    assert process.wait(60) == 0
+    assert without_times(status(tmp_path)) == end(0)
+
+
+def test_the_end_says_how_much_processor_time_it_took(tmp_path: Path) -> None:
+    write_spec(
+        tmp_path,
+        sys.executable,
+        "-I",
+        "-S",
+        "-c",
+        "while __import__('time').process_time() < 0.2: pass",
+    )
+    assert 0.15 <= supervise(tmp_path)["cpu_seconds"] < 10

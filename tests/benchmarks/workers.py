@@ -1,4 +1,4 @@
-"""The script of the job benchmark: says when it runs, and when its process group stands."""
+"""The script of the job benchmarks: says when it runs, and when its process group stands."""
 
 print("the first line", flush=True)  # noqa: T201
 

@@ -1,7 +1,8 @@
 """Limits: the control group that a replica has of its own, where the system allows one.
 
 Memory is limited to what the slot has. CPUs get shares, not a quota: under contention
-each replica has what its slot says, and an idle CPU is nobody's loss. Without writable
+each replica has what its slot says, and an idle CPU is nobody's loss. The group also counts
+the CPU time used. Without writable
 control groups (they want root) nothing is limited and the sizes are only accounted.
 
 Version 1: the group is made below the service's own. Version 2: beside it, since a group
@@ -45,6 +46,7 @@ class NoLimits:
 class _VersionOne:
     memory: Path
     cpu: Path | None
+    accounting: Path | None
 
     def create(self, replica_id: str, cpus_milli: int, memory_bytes: int) -> ReplicaLimits:
         """Make a group in each hierarchy; what cannot be set is left out and logged."""
@@ -57,6 +59,11 @@ class _VersionOne:
             cpu = _make(self.cpu / f"nimbus-{replica_id}", "cpu.shares", shares)
             if cpu is not None:
                 groups.append(cpu)
+        if self.accounting is not None:
+            # It limits nothing, and counts from 0.
+            accounting = _make(self.accounting / f"nimbus-{replica_id}", "cpuacct.usage", 0)
+            if accounting is not None:
+                groups.append(accounting)
         return ReplicaLimits(tuple(groups), memory / "memory.oom_control" if memory else None)
 
 
@@ -97,7 +104,10 @@ def find_limits(
     cpu = mount / "cpu" / own.get("cpu", "/").lstrip("/")
     if not _is_writable(memory):
         return NoLimits()
-    return _VersionOne(memory, cpu if _is_writable(cpu) else None)
+    accounting = mount / "cpuacct" / own.get("cpuacct", "/").lstrip("/")
+    # Mostly it is the same hierarchy under another name.
+    is_apart = _is_writable(accounting) and not (cpu.exists() and cpu.samefile(accounting))
+    return _VersionOne(memory, cpu if _is_writable(cpu) else None, accounting if is_apart else None)
 
 
 def _version_two(own: Path, mount: Path) -> Limits:

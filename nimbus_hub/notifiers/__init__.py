@@ -1,0 +1,1 @@
+"""Ways for notices to reach people; plug-ins add others."""

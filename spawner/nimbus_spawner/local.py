@@ -10,7 +10,8 @@ import asyncio
 import os
 import pwd
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from subprocess import DEVNULL, STDOUT
 from typing import IO, Any
@@ -23,11 +24,14 @@ from nimbus_hub.up.account import own_home, own_name
 from nimbus_hub.up.processes import ProcessRecord
 from nimbus_spawner.spawner import NimbusSpawner, refused
 
-__all__ = ["NimbusLocalSpawner", "marked", "refusal"]
+__all__ = ["NimbusLocalSpawner", "end_processes", "marked", "refusal"]
 
 _LAST_LINES = 15
 _LAST_BYTES = 20_000
 _GRACE_SECONDS = 5.0
+_SERVER_GRACE_SECONDS = 15
+"""Kernels that are busy take a server five seconds to shut down."""
+_AGAIN_SECONDS = 0.5
 
 
 class NimbusLocalSpawner(NimbusSpawner, LocalProcessSpawner):  # type: ignore[misc]
@@ -48,6 +52,10 @@ class NimbusLocalSpawner(NimbusSpawner, LocalProcessSpawner):  # type: ignore[mi
     @default("cmd")
     def _default_cmd(self) -> list[str]:
         return [str(self._bin / "python"), "-m", "nimbus_spawner.singleuser"]
+
+    @default("term_timeout")
+    def _default_term_timeout(self) -> int:
+        return _SERVER_GRACE_SECONDS
 
     @default("default_url")
     def _default_default_url(self) -> str:
@@ -77,11 +85,16 @@ class NimbusLocalSpawner(NimbusSpawner, LocalProcessSpawner):  # type: ignore[mi
         return address
 
     async def stop(self, now: bool = False) -> None:
-        """Stop the server and what it started: nothing may go on without a lease."""
-        below = {*_descendants(self.pid), *await asyncio.to_thread(marked, self.lease_id)}
-        below.discard(self._record)
-        await super().stop(now=now)
-        await asyncio.gather(*(record.end(_GRACE_SECONDS) for record in below))
+        """End the server, and then whatever it started: nothing may go on without a lease.
+
+        Each gets SIGTERM, a grace, and SIGKILL. The server is first, since it shuts its kernels
+        down in order: it asks them, then does the same to them.
+        """
+        lease_id, below = self.lease_id, _descendants(self.pid)
+        # JupyterHub's milder way begins with SIGINT, at which a server asks its terminal.
+        await super().stop(now=True)
+        if not await end_processes(lease_id, below, _GRACE_SECONDS):
+            self.log.warning("Processes of lease %s could not be ended", lease_id)
 
     async def poll(self) -> int | None:
         """Return None while the server runs; a pid given to another process is no server."""
@@ -222,6 +235,29 @@ def marked(lease_id: str) -> list[ProcessRecord]:
         for process in found
         if (process.info["environ"] or {}).get("NIMBUS_LEASE_ID") == lease_id
     ]
+
+
+async def end_processes(
+    lease_id: str, known: Iterable[ProcessRecord], grace_seconds: float
+) -> bool:
+    """End these processes, those with a lease in their environment, and their descendants.
+
+    What appears meanwhile has its turn, with less grace. Tell whether all are gone.
+    """
+    left = set(known)
+    for grace in (grace_seconds, _AGAIN_SECONDS, _AGAIN_SECONDS):
+        found = {*left, *await asyncio.to_thread(marked, lease_id)}
+        alive = {record for record in found if record.is_alive}
+        if not alive:
+            return True
+        left = alive.union(*(_descendants(record.pid) for record in alive))
+        await asyncio.gather(*(_end(record, grace) for record in left))
+    return not any(record.is_alive for record in left)
+
+
+async def _end(record: ProcessRecord, grace_seconds: float) -> None:
+    with suppress(PermissionError):  # It became somebody else, as sudo does.
+        await record.end(grace_seconds)
 
 
 def _descendants(pid: int) -> list[ProcessRecord]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from nimbus_labextension.routes import add_routes, session_of_environment
+from nimbus_labextension.routes import add_routes, session_of_environment, start_agent
 
 if TYPE_CHECKING:
     from jupyter_server.serverapp import ServerApp
@@ -13,6 +13,7 @@ __all__ = [
     "_jupyter_labextension_paths",
     "_jupyter_server_extension_points",
     "_load_jupyter_server_extension",
+    "_start_jupyter_server_extension",
 ]
 
 
@@ -25,4 +26,11 @@ def _jupyter_server_extension_points() -> list[dict[str, str]]:
 
 
 def _load_jupyter_server_extension(server: ServerApp) -> None:
-    add_routes(server.web_app, session_of_environment())
+    session = session_of_environment()
+    add_routes(server.web_app, session)
+    if session is not None and session.reclaim is not None:
+        session.reclaim.start()
+
+
+async def _start_jupyter_server_extension(server: ServerApp) -> None:
+    start_agent(server.web_app.settings)

@@ -11,6 +11,7 @@ import type { LeaseModel } from './model';
 
 export namespace CommandIDs {
   export const renew = 'nimbus:renew-lease';
+  export const keep = 'nimbus:keep-lease';
   export const show = 'nimbus:show-lease';
   export const release = 'nimbus:release-lease';
 }
@@ -33,6 +34,12 @@ export function addCommands(options: ICommandOptions): void {
     execute: () => telling(() => model.renew()),
     isEnabled: () => lives() && model.lease?.can_renew === true,
     label: 'Renew Lease'
+  });
+  app.commands.addCommand(CommandIDs.keep, {
+    caption: 'Keep this session although nothing happened in it',
+    execute: () => telling(() => model.keep()),
+    isEnabled: () => lives() && model.isIdle,
+    label: 'Keep Idle Session'
   });
   app.commands.addCommand(CommandIDs.show, {
     caption: 'Show what the lease of this session holds, and until when',

@@ -3,6 +3,7 @@
  */
 import { Widget } from '@lumino/widgets';
 
+import { idlePolicy } from './idle';
 import { exactTime, renewalSentence, shortTime } from './lease';
 import type { LeaseModel } from './model';
 import type { Lease } from './wire';
@@ -25,11 +26,13 @@ export function leaseDetails(model: LeaseModel, lease: Lease): Widget {
 
 function rows(model: LeaseModel, lease: Lease): [string, string][] {
   const left = model.secondsLeft;
+  const idle = idlePolicy(lease, model.now);
   const end = lease.expires_at === null ? 'not set yet' : exactTime(lease.expires_at);
   return [
     ['State', lease.reason === '' ? lease.state : `${lease.state}: ${lease.reason}`],
     ['Ends', left === null || model.isOver ? end : `${end}, in ${shortTime(left)}`],
     ['Renewal', `${renewalSentence(lease, model.now)} Renewed ${lease.renewals} times.`],
+    ...(idle === null ? [] : [['Activity', idle] as [string, string]]),
     ...lease.slots.map((slot): [string, string] => ['Holds', slotText(slot)]),
     ['Environment', lease.environment],
     ['Lease', lease.id]

@@ -15,6 +15,18 @@ export interface IContexts {
   contextForWidget(widget: Widget): DocumentRegistry.Context | undefined;
 }
 
+/** Return the paths of the open documents, each once, in the order of the widgets. */
+export function openPaths(widgets: Iterable<Widget>, contexts: IContexts): string[] {
+  const paths = new Set<string>();
+  for (const widget of widgets) {
+    const context = contexts.contextForWidget(widget);
+    if (context !== undefined) {
+      paths.add(context.path);
+    }
+  }
+  return [...paths];
+}
+
 /**
  * Save every open document with changes, all at the same time.
  *

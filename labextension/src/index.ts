@@ -9,9 +9,11 @@ import { IDocumentManager } from '@jupyterlab/docmanager';
 import { IStatusBar } from '@jupyterlab/statusbar';
 
 import { addCommands, CommandIDs } from './commands';
-import { saveDocuments } from './documents';
+import { openPaths, saveDocuments } from './documents';
+import { IdleNotices } from './idleNotices';
 import { LeaseModel } from './model';
 import { Notices } from './notices';
+import { Presence } from './presence';
 import { endSession } from './reclaim';
 import { LeaseApi } from './request';
 import { LeaseStatusItem } from './statusitem';
@@ -46,9 +48,18 @@ function activate(
   const renew = () => void app.commands.execute(CommandIDs.renew);
   addCommands({ app, model, palette, save });
   new Notices(model, renew);
-  model.reclaimed.connect(
-    (_, lease) => void endSession(lease, { homeUrl: homeUrl(), model, save })
-  );
+  const opened = () => openPaths(openWidgets(app), documents);
+  const presence = new Presence({ api, opened, source: document });
+  const run = (command: string) => () => void app.commands.execute(command);
+  new IdleNotices(model, presence, {
+    keep: run(CommandIDs.keep),
+    keepGang: gang => api.keepGang(gang),
+    release: run(CommandIDs.release),
+    releaseGang: gang => api.releaseGang(gang)
+  });
+  model.changed.connect(() => model.lease !== null && presence.start());
+  model.reclaimed.connect(() => presence.dispose());
+  model.reclaimed.connect(() => void endSession({ homeUrl, model, opened, save }));
   statusBar?.registerStatusItem('nimbus-labextension:lease', {
     align: 'left',
     item: new LeaseStatusItem({
@@ -74,10 +85,12 @@ function* openWidgets(app: JupyterFrontEnd) {
   }
 }
 
-/** Return the hub's home page; without a hub the server's own. */
+/** Return the hub's home page, which leads back to what is shown now; without a hub the server's. */
 function homeUrl(): string {
   const prefix = PageConfig.getOption('hubPrefix');
-  return prefix === ''
-    ? PageConfig.getBaseUrl()
-    : URLExt.join(PageConfig.getOption('hubHost'), prefix, 'home');
+  if (prefix === '') {
+    return PageConfig.getBaseUrl();
+  }
+  const home = URLExt.join(PageConfig.getOption('hubHost'), prefix, 'home');
+  return home + URLExt.objectToQueryString({ next: window.location.pathname });
 }

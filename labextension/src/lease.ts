@@ -6,6 +6,9 @@
  */
 import type { Lease } from './wire';
 
+/** Who has fewer left is told how many. */
+const FEW_RENEWALS = 10;
+
 /** How much the time left asks for attention; each has its colour. */
 export type Urgency = 'calm' | 'soon' | 'urgent' | 'critical';
 
@@ -86,12 +89,25 @@ export function exactTime(instant: string): string {
 
 /** Say until when the lease can be renewed, as a sentence. */
 export function renewalSentence(lease: Lease, now: number): string {
-  if (!lease.can_renew) {
+  if (lease.renewable_until === null) {
     return 'It cannot be renewed any more.';
   }
-  return lease.latest_end === null
-    ? 'It can be renewed.'
-    : `It can be renewed until ${clockTime(lease.latest_end, now)}.`;
+  const until = `It can be renewed until ${clockTime(lease.renewable_until, now)}`;
+  return lease.renewals_left < FEW_RENEWALS
+    ? `${until}, ${plural(lease.renewals_left, 'more time')}.`
+    : `${until}.`;
+}
+
+/** Say how and when a lease ended. */
+export function endSentence(lease: Lease, now: number): string {
+  const time = clockTime(lease.ended_at ?? lease.now, now);
+  const reason = lease.reason.replace(/\.$/, '');
+  return reason === '' ? `It ended at ${time}.` : `It ended at ${time}: ${reason}.`;
+}
+
+/** Say that the user's script runs before the session is stopped; empty when none does. */
+export function scriptSentence(lease: Lease): string {
+  return lease.note.startsWith('before-reclaim') ? `Your ${lease.note}.` : '';
 }
 
 function plural(count: number, noun: string): string {

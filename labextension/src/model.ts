@@ -9,6 +9,7 @@ import { Poll } from '@lumino/polling';
 import type { ISignal } from '@lumino/signaling';
 import { Signal } from '@lumino/signaling';
 
+import { isIdle } from './idle';
 import { isReclaimed, secondsLeft } from './lease';
 import type { ITicker } from './ticker';
 import { Warnings } from './warnings';
@@ -19,7 +20,8 @@ export interface ILeaseApi {
   /** Return the session's lease; null where there is none. */
   lease(): Promise<Lease | null>;
   renew(): Promise<Lease>;
-  saved(): Promise<Lease>;
+  keep(): Promise<Lease>;
+  saved(opened: readonly string[]): Promise<Lease>;
   release(): Promise<Lease>;
 }
 
@@ -74,6 +76,11 @@ export class LeaseModel implements IDisposable {
     return this._warned;
   }
 
+  /** Nothing happens in the session and its user is to hear of it; null: not any more. */
+  get idled(): ISignal<this, Lease | null> {
+    return this._idled;
+  }
+
   /** The lease ends now: save. Emitted once. */
   get reclaimed(): ISignal<this, Lease> {
     return this._reclaimed;
@@ -92,6 +99,11 @@ export class LeaseModel implements IDisposable {
   /** The seconds until the end; null while it is unknown. */
   get secondsLeft(): number | null {
     return this._lease === null ? null : secondsLeft(this._lease, this.now);
+  }
+
+  /** Whether the user was told that nothing happens in the session. */
+  get isIdle(): boolean {
+    return this._isIdle;
   }
 
   /** Whether the lease is over for this page. */
@@ -130,9 +142,14 @@ export class LeaseModel implements IDisposable {
     }
   }
 
-  /** Tell the service that the documents are saved. */
-  async saved(): Promise<Lease> {
-    return this._accept(await this._api.saved());
+  /** Tell the service that the documents are saved, and which are open. */
+  async saved(opened: readonly string[]): Promise<Lease> {
+    return this._accept(await this._api.saved(opened));
+  }
+
+  /** Say that the session is wanted though nothing happens in it; its end stays. */
+  async keep(): Promise<Lease> {
+    return this._accept(await this._api.keep());
   }
 
   /** Give the lease back now; `reclaimed` follows as at the end of its time. */
@@ -154,6 +171,7 @@ export class LeaseModel implements IDisposable {
       return;
     }
     this._warn(lease);
+    this._tellIdle(lease);
     this._changed.emit();
     if (this.secondsLeft === 0) {
       // The next tick asks again, whatever came of this one.
@@ -193,11 +211,20 @@ export class LeaseModel implements IDisposable {
       void this._poll.stop();
       this._reclaimed.emit(lease);
     }
+    this._tellIdle(lease);
     this._changed.emit();
     if (!this._isOver) {
       this._warn(lease);
     }
     return lease;
+  }
+
+  private _tellIdle(lease: Lease): void {
+    const idle = !this._isOver && isIdle(lease, this.now);
+    if (idle !== this._isIdle) {
+      this._isIdle = idle;
+      this._idled.emit(idle ? lease : null);
+    }
   }
 
   private _warn(lease: Lease): void {
@@ -219,7 +246,9 @@ export class LeaseModel implements IDisposable {
   private _moved = new Signal<this, Lease>(this);
   private _warned = new Signal<this, IWarning>(this);
   private _reclaimed = new Signal<this, Lease>(this);
+  private _idled = new Signal<this, Lease | null>(this);
   private _fetching: Promise<void> | null = null;
+  private _isIdle = false;
   private _isOver = false;
   private _lease: Lease | null = null;
   private _offset = 0;

@@ -74,7 +74,7 @@ export interface paths {
         get?: never;
         put?: never;
         /**
-         * Documents are saved
+         * A session's work is saved
          * @description Needs the scope `custom:nimbus:use`.
          */
         post: operations["post_leases_by_lease_id_saved"];
@@ -88,6 +88,67 @@ export interface paths {
 export type webhooks = Record<string, never>;
 export interface components {
     schemas: {
+        /**
+         * ActivityRequest
+         * @description What a session's server measured.
+         *
+         *     ``idle_seconds`` is how long ago each signal last showed, by its name; what could not be
+         *     measured is left out. ``cpu_seconds`` and ``gpu_seconds`` are since the session's start.
+         */
+        ActivityRequest: {
+            /**
+             * Busy Kernels
+             * @default 0
+             */
+            busy_kernels: number;
+            /**
+             * Cpu Seconds
+             * @default 0
+             */
+            cpu_seconds: number;
+            /**
+             * Gpu Seconds
+             * @default 0
+             */
+            gpu_seconds: number;
+            /** Idle Seconds */
+            idle_seconds: {
+                [key: string]: number;
+            };
+            /**
+             * Memory Bytes
+             * @default 0
+             */
+            memory_bytes: number;
+            /**
+             * Open Documents
+             * @description paths below the session's home
+             */
+            open_documents?: string[];
+        };
+        /**
+         * ActivityTerms
+         * @description What a session is to know for its next report.
+         *
+         *     The seconds until it, from what share of a core and of a GPU on these are busy, and the
+         *     debug gangs of the session that do nothing, for its user to hear of.
+         */
+        ActivityTerms: {
+            /** Cpu Busy */
+            cpu_busy: number;
+            /** Gpu Busy */
+            gpu_busy: number;
+            /** Idle Gangs */
+            idle_gangs: components["schemas"]["Lease"][];
+            /** Next Seconds */
+            next_seconds: number;
+        };
+        /**
+         * By
+         * @description What amounts are added up by. Days are UTC.
+         * @enum {string}
+         */
+        By: "user" | "group" | "kind" | "day";
         /**
          * DataUse
          * @description Data that is read or written.
@@ -133,6 +194,82 @@ export interface components {
             code: string;
             /** Message */
             message: string;
+        };
+        /**
+         * Gang
+         * @description A debug gang: slots held for runs, one at a time, with a warm replica on each.
+         *
+         *     ``state`` is queued, warming, ready, busy, ending or ended. ``replicas`` are the warm ones,
+         *     of job ``job_id``; ``run`` is the run under way, ``runs`` how many there were with it.
+         */
+        Gang: {
+            /** Framework */
+            framework: string;
+            /** Job Id */
+            job_id: string;
+            lease: components["schemas"]["Lease"];
+            /** Reason */
+            reason: string;
+            /** Replicas */
+            replicas: components["schemas"]["Replica"][];
+            run: components["schemas"]["Job"] | null;
+            /** Runs */
+            runs: number;
+            /**
+             * State
+             * @enum {string}
+             */
+            state: "queued" | "warming" | "ready" | "busy" | "ending" | "ended";
+            /** Version */
+            version: number;
+        };
+        /**
+         * GangList
+         * @description Debug gangs, newest first.
+         */
+        GangList: {
+            /** Items */
+            items: components["schemas"]["Gang"][];
+        };
+        /**
+         * GangRequest
+         * @description A wish to hold a debug gang; ``session`` is the session's lease that it belongs to.
+         */
+        GangRequest: {
+            /**
+             * Duration
+             * @default null
+             */
+            duration: string | number | null;
+            /**
+             * Environment
+             * @default default
+             */
+            environment: string;
+            /**
+             * Framework
+             * @default script
+             */
+            framework: string;
+            /** Groups */
+            groups?: components["schemas"]["GroupRequest"][];
+            /**
+             * Name
+             * @default
+             */
+            name: string;
+            /**
+             * Session
+             * @description none: it belongs to no session
+             * @default null
+             */
+            session: string | null;
+            /**
+             * Wait
+             * @description patience in the queue; none: for ever
+             * @default null
+             */
+            wait: string | number | null;
         };
         /**
          * Gpu
@@ -336,11 +473,21 @@ export interface components {
             reason: string;
         };
         /**
+         * InputRequest
+         * @description Text for the standard input of a replica, like ``worker-0``; an empty one is its end.
+         */
+        InputRequest: {
+            /** Replica */
+            replica: string;
+            /** Text */
+            text: string;
+        };
+        /**
          * Job
          * @description A job with the replicas of its current attempt. Directories are null before the start.
          *
          *     What it says of waiting is its lease's; ``preemptions`` of its attempts ended because
-         *     others got its slots.
+         *     others got its slots. ``gang`` is its lease if that is a debug gang's, which stays after it.
          */
         Job: {
             /** Argv */
@@ -358,6 +505,8 @@ export interface components {
             ended_at: string | null;
             /** Framework */
             framework: string;
+            /** Gang */
+            gang: string | null;
             /** Id */
             id: string;
             /** Is Ended */
@@ -413,7 +562,7 @@ export interface components {
         };
         /**
          * JobRequest
-         * @description A wish to run a command as a job with a lease of its own.
+         * @description A wish to run a command as a job, with a lease of its own or on a debug gang.
          */
         JobRequest: {
             /** Argv */
@@ -426,6 +575,7 @@ export interface components {
             datacenter: string | null;
             /**
              * Duration
+             * @description not on a gang: it has its own
              * @default null
              */
             duration: string | number | null;
@@ -435,9 +585,10 @@ export interface components {
             };
             /**
              * Environment
-             * @default default
+             * @description none: default, or the gang's
+             * @default null
              */
-            environment: string;
+            environment: string | null;
             /**
              * Expected
              * @description how long it will likely take
@@ -446,11 +597,22 @@ export interface components {
             expected: string | number | null;
             /**
              * Framework
-             * @default script
+             * @description none: script, or the gang's
+             * @default null
              */
-            framework: string;
-            /** Groups */
-            groups?: components["schemas"]["GroupRequest"][];
+            framework: string | null;
+            /**
+             * Gang
+             * @description lease of a debug gang to run on
+             * @default null
+             */
+            gang: string | null;
+            /**
+             * Groups
+             * @description none: one worker, or the gang's
+             * @default null
+             */
+            groups: components["schemas"]["GroupRequest"][] | null;
             /**
              * Inputs
              * @description URL, or URL=SIZE
@@ -466,6 +628,12 @@ export interface components {
              * @description URL, or URL=SIZE
              */
             outputs?: string[];
+            /**
+             * Pdb
+             * @description a replica that fails waits in its debugger (on a gang)
+             * @default false
+             */
+            pdb: boolean;
             /**
              * Preemptible
              * @default false
@@ -504,12 +672,23 @@ export interface components {
          *
          *     While it waits ``reason`` says why, ``reason_code`` in one stable word, and ``note`` what
          *     others did to it meanwhile; ``placement`` says where its slots are and why there.
+         *     ``parent`` is the session's lease that a debug gang belongs to, ``size`` the name of the
+         *     size chosen. ``cpu_seconds`` and ``gpu_seconds`` are how busy what it holds was, ``opened``
+         *     what was open in the session when it ended.
+         *
+         *     ``renewable_until`` is the latest end that the ``renewals_left`` can lead to, null if none
+         *     can. ``idle_seconds`` is after what time without activity it ends, or, without
+         *     ``idle_ends``, is only told of; null: never. While that is known, ``idle_since`` is when
+         *     something last happened, ``idle_reason`` what did not since, and ``idle_warns_at`` and
+         *     ``idle_ends_at`` what comes of it unless something does.
          */
         Lease: {
             /** Active At */
             active_at: string | null;
             /** Can Renew */
             can_renew: boolean;
+            /** Cpu Seconds */
+            cpu_seconds: number;
             /**
              * Created At
              * Format: date-time
@@ -525,12 +704,26 @@ export interface components {
             expected_seconds: number | null;
             /** Expires At */
             expires_at: string | null;
+            /** Gpu Seconds */
+            gpu_seconds: number;
             /** Granted At */
             granted_at: string | null;
             /** Groups */
             groups: components["schemas"]["Group"][];
             /** Id */
             id: string;
+            /** Idle Ends */
+            idle_ends: boolean;
+            /** Idle Ends At */
+            idle_ends_at: string | null;
+            /** Idle Reason */
+            idle_reason: string;
+            /** Idle Seconds */
+            idle_seconds: number | null;
+            /** Idle Since */
+            idle_since: string | null;
+            /** Idle Warns At */
+            idle_warns_at: string | null;
             /** Inputs */
             inputs: components["schemas"]["DataUse"][];
             /** Is Ended */
@@ -552,10 +745,14 @@ export interface components {
              * Format: date-time
              */
             now: string;
+            /** Opened */
+            opened: string[];
             /** Outputs */
             outputs: components["schemas"]["DataUse"][];
             /** Owner */
             owner: string;
+            /** Parent */
+            parent: string | null;
             /** Placement */
             placement: string;
             /** Position */
@@ -568,10 +765,16 @@ export interface components {
             reason: string;
             /** Reason Code */
             reason_code: string;
+            /** Renewable Until */
+            renewable_until: string | null;
             /** Renewal Seconds */
             renewal_seconds: number;
             /** Renewals */
             renewals: number;
+            /** Renewals Left */
+            renewals_left: number;
+            /** Size */
+            size: string;
             /** Slots */
             slots: components["schemas"]["Slot"][];
             /** Starts By */
@@ -678,10 +881,17 @@ export interface components {
         };
         /**
          * LeaseWarning
-         * @description A lease ends in ``seconds``.
+         * @description A lease ends in ``seconds``: its time runs out, or nothing happens on it (``reason``).
          */
         LeaseWarning: {
+            /**
+             * Kind
+             * @enum {string}
+             */
+            kind: "end" | "idle";
             lease: components["schemas"]["Lease"];
+            /** Reason */
+            reason: string;
             /** Seconds */
             seconds: number;
         };
@@ -856,6 +1066,42 @@ export interface components {
             state: string;
         };
         /**
+         * SavedRequest
+         * @description The word of an ending session that a part of it is saved.
+         *
+         *     With the ``documents`` comes which were ``opened``, as paths below the session's home; with
+         *     the ``script`` its ``outcome``.
+         */
+        SavedRequest: {
+            /** Opened */
+            opened?: string[];
+            /**
+             * Outcome
+             * @default
+             */
+            outcome: string;
+            /**
+             * Part
+             * @default documents
+             * @enum {string}
+             */
+            part: "documents" | "script";
+        };
+        /**
+         * SavingRequest
+         * @description The word of an ending session that its before-reclaim script runs ``seconds`` at most.
+         */
+        SavingRequest: {
+            /** Seconds */
+            seconds: number;
+        };
+        /**
+         * Signal
+         * @description What shows that somebody, or something, is at work in a session.
+         * @enum {string}
+         */
+        Signal: "kernels" | "terminals" | "processes" | "cpu" | "gpu" | "jobs" | "connections";
+        /**
          * Site
          * @description What speaks for and against a datacenter; ``wait_seconds`` is null where nobody knows.
          */
@@ -952,6 +1198,58 @@ export interface components {
          * @enum {string}
          */
         Topology: "pack" | "pack:host" | "pack:rack" | "spread" | "spread:host" | "any";
+        /**
+         * UsageReport
+         * @description What was held from ``since`` to ``until``; ``owner`` is null for everybody's.
+         */
+        UsageReport: {
+            by: components["schemas"]["By"];
+            /** Items */
+            items: components["schemas"]["UsageRow"][];
+            /** Owner */
+            owner: string | null;
+            /**
+             * Since
+             * Format: date-time
+             */
+            since: string;
+            total: components["schemas"]["UsageRow"];
+            /**
+             * Until
+             * Format: date-time
+             */
+            until: string;
+        };
+        /**
+         * UsageRow
+         * @description What was held and used: GPUs, CPUs and GiB of memory, each times hours.
+         *
+         *     ``key`` is the user, group (empty: in none), kind, or day in UTC. ``gpu_model_hours`` is
+         *     what was held by model, ``unknown`` on hosts that are gone. ``busy_percent`` is how busy
+         *     the GPUs were, null where none was held.
+         */
+        UsageRow: {
+            /** Busy Percent */
+            busy_percent: number | null;
+            /** Cpu Hours Held */
+            cpu_hours_held: number;
+            /** Cpu Hours Used */
+            cpu_hours_used: number;
+            /** Gib Hours Held */
+            gib_hours_held: number;
+            /** Gpu Hours Busy */
+            gpu_hours_busy: number;
+            /** Gpu Hours Held */
+            gpu_hours_held: number;
+            /** Gpu Model Hours */
+            gpu_model_hours: {
+                [key: string]: number;
+            };
+            /** Key */
+            key: string;
+            /** Leases */
+            leases: number;
+        };
     };
     responses: never;
     parameters: never;
@@ -959,10 +1257,16 @@ export interface components {
     headers: never;
     pathItems: never;
 }
+export type ActivityRequest = components['schemas']['ActivityRequest'];
+export type ActivityTerms = components['schemas']['ActivityTerms'];
+export type By = components['schemas']['By'];
 export type DataUse = components['schemas']['DataUse'];
 export type EndRequest = components['schemas']['EndRequest'];
 export type Environment = components['schemas']['Environment'];
 export type Error = components['schemas']['Error'];
+export type Gang = components['schemas']['Gang'];
+export type GangList = components['schemas']['GangList'];
+export type GangRequest = components['schemas']['GangRequest'];
 export type Gpu = components['schemas']['Gpu'];
 export type GpuCount = components['schemas']['GpuCount'];
 export type GpuHolder = components['schemas']['GpuHolder'];
@@ -974,6 +1278,7 @@ export type Health = components['schemas']['Health'];
 export type Host = components['schemas']['Host'];
 export type HostList = components['schemas']['HostList'];
 export type HostRequest = components['schemas']['HostRequest'];
+export type InputRequest = components['schemas']['InputRequest'];
 export type Job = components['schemas']['Job'];
 export type JobList = components['schemas']['JobList'];
 export type JobRequest = components['schemas']['JobRequest'];
@@ -990,6 +1295,9 @@ export type ProgressRequest = components['schemas']['ProgressRequest'];
 export type Queue = components['schemas']['Queue'];
 export type RenewRequest = components['schemas']['RenewRequest'];
 export type Replica = components['schemas']['Replica'];
+export type SavedRequest = components['schemas']['SavedRequest'];
+export type SavingRequest = components['schemas']['SavingRequest'];
+export type Signal = components['schemas']['Signal'];
 export type Site = components['schemas']['Site'];
 export type Size = components['schemas']['Size'];
 export type Slot = components['schemas']['Slot'];
@@ -997,6 +1305,8 @@ export type Snapshot = components['schemas']['Snapshot'];
 export type SnapshotFile = components['schemas']['SnapshotFile'];
 export type SnapshotRequest = components['schemas']['SnapshotRequest'];
 export type Topology = components['schemas']['Topology'];
+export type UsageReport = components['schemas']['UsageReport'];
+export type UsageRow = components['schemas']['UsageRow'];
 export type $defs = Record<string, never>;
 export interface operations {
     get_leases_by_lease_id: {
@@ -1301,7 +1611,11 @@ export interface operations {
             };
             cookie?: never;
         };
-        requestBody?: never;
+        requestBody?: {
+            content: {
+                "application/json": components["schemas"]["SavedRequest"];
+            };
+        };
         responses: {
             /** @description Done */
             200: {

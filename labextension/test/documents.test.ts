@@ -4,7 +4,7 @@ import { test } from 'node:test';
 import type { DocumentRegistry } from '@jupyterlab/docregistry';
 import type { Widget } from '@lumino/widgets';
 
-import { saveDocuments } from '../src/documents';
+import { openPaths, saveDocuments } from '../src/documents';
 
 interface IFakeContext {
   path: string;
@@ -50,4 +50,12 @@ test('a document that cannot be saved is named and does not stop the others', as
     ],
     saved: ['fine.py']
   });
+});
+
+test('each open document is named once, and what is no document is not', () => {
+  const [first, second] = ['a.ipynb', 'work/b.py'].map(path => document(path, async () => {}));
+  const contextForWidget = (widget: Widget) =>
+    widget === null ? undefined : (widget as unknown as DocumentRegistry.Context);
+  const widgets = [first, null, second, first] as unknown as Widget[];
+  assert.deepEqual(openPaths(widgets, { contextForWidget }), ['a.ipynb', 'work/b.py']);
 });

@@ -1,8 +1,15 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 
-import { longTime, secondsLeft, shortTime, urgency } from '../src/lease';
-import { lease } from './leases';
+import {
+  endSentence,
+  longTime,
+  scriptSentence,
+  secondsLeft,
+  shortTime,
+  urgency
+} from '../src/lease';
+import { lease, START } from './leases';
 
 test('the status bar shows seconds only in the last ten minutes', () => {
   const times = { 7200: '2h 0m', 6150: '1h 42m', 3599: '59m', 600: '10m', 599: '9:59', 1: '0:01' };
@@ -40,4 +47,13 @@ test('the time left never is negative, and unknown without an end', () => {
   assert.equal(secondsLeft(lease({ expires_at: '2026-11-23T12:01:30+00:00' }), now), 90);
   assert.equal(secondsLeft(lease({ expires_at: '2026-11-23T11:00:00Z' }), now), 0);
   assert.equal(secondsLeft(lease({ expires_at: null }), now), null);
+});
+
+test('the end is told with its reason, and with what still runs', () => {
+  const note = 'before-reclaim script runs, at most 1m';
+  const ended = lease({ note, reason: 'its lease ran out.', state: 'expiring' });
+  assert.match(endSentence(ended, START), /^It ended at \d\d?:\d\d\D*: its lease ran out\.$/);
+  assert.match(endSentence(lease(), START), /^It ended at \d\d?:\d\d\D*\.$/);
+  assert.equal(scriptSentence(ended), 'Your before-reclaim script runs, at most 1m.');
+  assert.equal(scriptSentence(lease({ note: 'renewed although another request waits' })), '');
 });

@@ -26,7 +26,8 @@ class FakeApi implements ILeaseApi {
 
   lease = () => this._answer('lease');
   renew = () => this._change('renew', { expires_at: at(14_400), renewals: 1 });
-  saved = () => this._change('saved', {});
+  keep = () => this._change('keep', { idle_ends_at: null, idle_since: null, idle_warns_at: null });
+  saved = (opened: readonly string[]) => this._change(['saved', ...opened].join(' '), {});
   release = () => this._change('release', { reason: 'given back', state: 'expiring' });
 
   private async _answer(call: string): Promise<Lease | null> {
@@ -176,4 +177,49 @@ test('a tick while the service is away is not an error', async () => {
   await pass(1);
   assert.equal(model.secondsLeft, 0);
   assert.deepEqual(api.calls, ['lease', 'lease', 'lease']);
+});
+
+test('an idle session is told of once, and again when it was not idle between', async () => {
+  const { api, model, pass } = build();
+  const told: (string | null)[] = [];
+  model.idled.connect((_, idle) => told.push(idle?.idle_ends_at ?? null));
+  api.answer = lease({ idle_ends_at: at(3600), idle_since: at(0), idle_warns_at: at(3000) });
+  await model.refresh();
+  await pass(2999);
+  assert.deepEqual(told, []);
+  await pass(1);
+  await pass(1);
+  await model.refresh();
+  assert.deepEqual(told, [at(3600)]);
+  assert.equal(model.isIdle, true);
+  api.answer = lease({ idle_ends_at: at(6600), idle_since: at(3000), idle_warns_at: at(6000) });
+  await model.refresh();
+  await pass(3000);
+  assert.deepEqual(told, [at(3600), null, at(6600)]);
+});
+
+test('keeping an idle session ends what is told of it', async () => {
+  const { api, model, pass } = build();
+  const told: boolean[] = [];
+  model.idled.connect((_, idle) => told.push(idle !== null));
+  api.answer = lease({ idle_ends_at: at(60), idle_since: at(0), idle_warns_at: at(30) });
+  await model.refresh();
+  await pass(31);
+  await model.keep();
+  await pass(1);
+  assert.deepEqual(told, [true, false]);
+  assert.deepEqual(api.calls, ['lease', 'keep']);
+});
+
+test('a session that is over is not idle', async () => {
+  const { api, model, pass } = build();
+  const told: boolean[] = [];
+  model.idled.connect((_, idle) => told.push(idle !== null));
+  api.answer = lease({ idle_ends_at: at(60), idle_since: at(0), idle_warns_at: at(30) });
+  await model.refresh();
+  await pass(31);
+  api.answer = lease({ ...api.answer, reason: 'idle for 1m', state: 'expiring', version: 2 });
+  await model.refresh();
+  assert.deepEqual(told, [true, false]);
+  assert.equal(model.isIdle, false);
 });

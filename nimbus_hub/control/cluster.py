@@ -18,6 +18,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Collection
+from datetime import timedelta
 from enum import StrEnum
 from functools import partial
 from ipaddress import IPv4Address
@@ -25,6 +26,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from nimbus_hub.control.cluster_checks import check_cluster
+from nimbus_hub.control.settings import NEVER
 from nimbus_hub.control.yaml_nodes import Field, Item, Keys, read_yaml
 from nimbus_hub.errors import InvalidRequest
 from nimbus_hub.model.cluster import (
@@ -38,6 +40,8 @@ from nimbus_hub.model.cluster import (
     UserGroup,
 )
 from nimbus_hub.model.host import Gpu, Host, HostState
+from nimbus_hub.model.lease import LeaseKind
+from nimbus_hub.model.policy import LeaseRule, Signal
 from nimbus_hub.model.quantities import parse_cpus, parse_duration, parse_memory
 from nimbus_hub.model.wishes import HIGHEST_PRIORITY
 from nimbus_hub.scheduler.policies import ordering, placement
@@ -52,6 +56,8 @@ _BANDWIDTH = re.compile(r"(\d+(?:\.\d+)?)\s*([kMGT]?)(bit|B)(?:/s)?")
 _FACTORS = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 _LOCATION = re.compile(r"[a-z][a-z0-9+.-]*:/\S*", re.IGNORECASE)
 _NO_BOUND = "none"
+_MATCHES = ("kind", "group", "size", "gpus")
+"""The keys of a lease rule that say which leases it is for; the others say what it sets."""
 
 
 def parse_bandwidth(value: str | int | float) -> int:
@@ -223,6 +229,26 @@ def _rules(item: Item) -> Rules:
     return item.build(Rules, _RULES)
 
 
+def _idle(item: Item) -> timedelta | None:
+    return None if item.scalar == NEVER else item.by(parse_duration)
+
+
+def _warnings(item: Item) -> tuple[timedelta, ...]:
+    return tuple(sorted(set(_list(_by(parse_duration), item)), reverse=True))
+
+
+def _signals(item: Item) -> frozenset[Signal]:
+    return frozenset(_list(_choice(Signal), item))
+
+
+def _lease_rule(item: Item) -> LeaseRule:
+    def make(**values: Any) -> LeaseRule:
+        matches = {name: values.pop(name) for name in _MATCHES if name in values}
+        return LeaseRule(**matches, sets=values)
+
+    return item.build(make, _LEASES)
+
+
 _PRIORITY = _number(-HIGHEST_PRIORITY, HIGHEST_PRIORITY, is_whole=True)
 _PORT = _number(1024, 65535, is_whole=True)
 _GPUS: Keys = {
@@ -281,6 +307,25 @@ _RULES: Keys = {
     "aging": Field(_by(parse_duration)),
     "renewals": Field(_choice(Renewals)),
 }
+_SHARE = _number(0.001, 1, is_whole=False)
+_LEASES: Keys = {
+    "kind": Field(_choice(LeaseKind)),
+    "group": Field(_text),
+    "size": Field(_text),
+    "gpus": Field(_number(0, math.inf, is_whole=False)),
+    "default": Field(_by(parse_duration)),
+    "longest": Field(_by(parse_duration)),
+    "renewal": Field(_by(parse_duration)),
+    "renewals": Field(_number(0, math.inf, is_whole=True)),
+    "latest_end": Field(_by(parse_duration)),
+    "warnings": Field(_warnings),
+    "idle": Field(_idle),
+    "idle_warning": Field(_by(parse_duration)),
+    "idle_ends": Field(_truth),
+    "activity": Field(_signals),
+    "cpu_busy": Field(_SHARE),
+    "gpu_busy": Field(_SHARE),
+}
 _CLUSTER: Keys = {
     "hosts": Field(partial(_list, _host)),
     "datacenters": Field(partial(_list, _datacenter)),
@@ -291,6 +336,7 @@ _CLUSTER: Keys = {
     "quota": Field(_quota),
     "quotas": Field(Item.entries),
     "rules": Field(_rules),
+    "leases": Field(partial(_list, _lease_rule)),
 }
 
 KEYS: dict[str, Keys] = {
@@ -303,14 +349,19 @@ KEYS: dict[str, Keys] = {
     "queues": _QUEUE,
     "quota": _QUOTA,
     "rules": _RULES,
+    "leases": _LEASES,
 }
 """The keys of each part of the file; each user's quota in ``quotas`` has those of ``quota``."""
 
 
-def read_cluster(path: Path, executors: Collection[str] | None = None) -> Cluster:
+def read_cluster(
+    path: Path,
+    executors: Collection[str] | None = None,
+    sizes: Collection[str] | None = None,
+) -> Cluster:
     """Return what a cluster file says; raise InvalidRequest naming file, line and key.
 
-    With ``executors`` a host must be of one of them.
+    With ``executors`` a host must be of one of them, with ``sizes`` so must a rule's size.
     """
     file = read_yaml(path)
     if file is None:
@@ -319,7 +370,7 @@ def read_cluster(path: Path, executors: Collection[str] | None = None) -> Cluste
         values = file.read(_CLUSTER)
     except RecursionError:
         raise InvalidRequest(f"{path}: this refers to itself") from None
-    check_cluster(file.fields(_CLUSTER), executors)
+    check_cluster(file.fields(_CLUSTER), executors, sizes)
     queues = values.get("queues", ())
     if all(queue.name != "default" for queue in queues):
         # What a request that names none waits in is always there.

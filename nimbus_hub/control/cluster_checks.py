@@ -15,7 +15,11 @@ _ANYWHERE = "default"
 """The datacenter and the rack of a host that names none."""
 
 
-def check_cluster(given: Mapping[str, Item], executors: Collection[str] | None) -> None:
+def check_cluster(
+    given: Mapping[str, Item],
+    executors: Collection[str] | None,
+    sizes: Collection[str] | None = None,
+) -> None:
     """Raise InvalidRequest for the first thing that does not fit, naming its line."""
     parts = {name: given[name].items() if name in given else [] for name in _LISTS}
     for name in ("hosts", "datacenters", "groups", "queues"):
@@ -25,9 +29,14 @@ def check_cluster(given: Mapping[str, Item], executors: Collection[str] | None) 
         _check_host(host, racks, executors)
     _check_links(parts["links"], racks)
     _check_members(parts["groups"])
+    groups = [group.entry("name").text for group in parts["groups"]]
+    for rule in parts["leases"]:
+        _check_match(rule, "group", groups)
+        if sizes is not None:
+            _check_match(rule, "size", sizes)
 
 
-_LISTS = ("hosts", "datacenters", "links", "groups", "queues")
+_LISTS = ("hosts", "datacenters", "links", "groups", "queues", "leases")
 
 
 def _check_names(items: Iterable[Item]) -> None:
@@ -89,6 +98,14 @@ def _check_members(groups: Iterable[Item]) -> None:
             other = group_of.setdefault(user.text, name)
             if other != name:
                 raise user.fault(f"must be in one group, got {user.text!r}, who is in {other!r}")
+
+
+def _check_match(rule: Item, key: str, known: Collection[str]) -> None:
+    """Refuse a rule about something that is not there."""
+    found = rule.entries().get(key)
+    if found is not None and not found.is_null and found.text not in known:
+        there = f"one of {', '.join(sorted(known))}" if known else f"a {key}, and there is none"
+        raise found.fault(f"must be {there}, got {found.text!r}")
 
 
 def _texts(item: Item, key: str) -> tuple[str, ...]:

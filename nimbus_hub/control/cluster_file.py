@@ -24,12 +24,18 @@ class ClusterFile:
     ``error`` is why it cannot be read now, empty if it can.
     """
 
-    def __init__(self, path: Path, executors: Collection[str] | None = None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        executors: Collection[str] | None = None,
+        sizes: Collection[str] | None = None,
+    ) -> None:
         """Read the file; raise InvalidRequest if that cannot be."""
         self._path = path
         self._executors = executors
+        self._sizes = sizes
         self._read = self._seen = self._stamp()
-        self.cluster: Cluster = read_cluster(path, executors)
+        self.cluster: Cluster = read_cluster(path, executors, sizes)
         self.error = ""
 
     def reload(self) -> bool:
@@ -43,7 +49,7 @@ class ClusterFile:
             return False
         self._read = stamp
         try:
-            cluster = read_cluster(self._path, self._executors)
+            cluster = read_cluster(self._path, self._executors, self._sizes)
         except InvalidRequest as error:
             self.error = error.message
             log.error("cluster file refused, what it said before holds on: %s", error.message)

@@ -6,24 +6,32 @@ that is gone the lease is over. A lease is never over while what holds it still 
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Sequence, Set
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 from nimbus_hub.control.absences import Absences
-from nimbus_hub.control.bus import Warned
+from nimbus_hub.control.bus import Warned, WarningKind
 from nimbus_hub.control.leases import Leases
 from nimbus_hub.control.metrics import Metrics
+from nimbus_hub.control.outages import GRACE, Outages
 from nimbus_hub.control.records import Records
 from nimbus_hub.control.sessions import Sessions
 from nimbus_hub.control.settings import Settings
 from nimbus_hub.errors import Conflict
+from nimbus_hub.model.activity import Idleness
+from nimbus_hub.model.job import Job
 from nimbus_hub.model.lease import Lease, LeaseKind, LeaseState
 from nimbus_hub.model.quantities import format_duration
 
 __all__ = ["Reaper"]
 
 log = logging.getLogger(__name__)
+
+_AT_ONCE = 500
+"""So many leases are looked at before others have their turn."""
 
 
 class Reaper:
@@ -36,6 +44,7 @@ class Reaper:
         settings: Settings,
         sessions: Sessions,
         absences: Absences,
+        outages: Outages,
         metrics: Metrics,
     ) -> None:
         self._records = records
@@ -43,28 +52,57 @@ class Reaper:
         self._settings = settings
         self._sessions = sessions
         self._absences = absences
+        self._outages = outages
         self._metrics = metrics
         self._warned: dict[str, tuple[datetime, timedelta]] = {}
         self._missed: frozenset[str] = frozenset()
         self._left_over: set[tuple[str, str]] = set()
 
-    async def step(self, leases: Sequence[Lease], now: datetime) -> tuple[Lease, ...]:
+    async def step(
+        self, leases: Sequence[Lease], jobs: Sequence[Job], now: datetime
+    ) -> tuple[Lease, ...]:
         """Record the end of every lease that is due, and warn of those that come close.
 
         Returns those that are still live, as they are now.
         """
-        seen = [await self._step(lease, now) for lease in leases]
-        live = tuple(lease for lease in seen if not lease.state.is_end)
-        ids = {lease.id for lease in live}
-        self._warned = {key: value for key, value in self._warned.items() if key in ids}
+        leases = await self._with_moved_ends(leases)
+        self._leases.activity.look(leases, jobs, now)
+        over: list[tuple[Lease, Lease]] = []
+        for number, lease in enumerate(leases, 1):
+            idle = self._leases.activity.due(lease, now)
+            ending = self._due(lease, idle, now)
+            if ending is not None:
+                over.append((lease, ending))
+            elif lease.expires_at is not None and lease.target is None:
+                self._warn(lease, lease.expires_at - now)
+                self._warn_idle(lease, idle, lease.expires_at, now)
+            if number % _AT_ONCE == 0:
+                await asyncio.sleep(0)  # Of thousands, who renews meanwhile need not wait for all.
+        ended = await asyncio.gather(*(self._end(*each, now) for each in over))
+        changed = {lease.id: lease for lease in ended}
+        live = tuple(
+            lease
+            for lease in (changed.get(lease.id, lease) for lease in leases)
+            if not lease.state.is_end
+        )
+        if self._warned:
+            ids = {lease.id for lease in live}
+            self._warned = {key: value for key, value in self._warned.items() if key in ids}
         return live
 
-    async def _step(self, lease: Lease, now: datetime) -> Lease:
-        ending = self._due(lease, now)
-        if ending is None:
-            if lease.expires_at is not None and lease.target is None:
-                self._warn(lease, lease.expires_at - now)
-            return lease
+    async def _with_moved_ends(self, leases: Sequence[Lease]) -> Sequence[Lease]:
+        """Return leases with the ends they have after an outage, if there was one."""
+        moved = {lease.id: lease for lease in await self._outages.step(leases)}
+        for lease in moved.values():
+            assert lease.expires_at is not None
+            self._warned[lease.id] = (lease.expires_at, GRACE)
+            self._records.bus.publish(
+                Warned(lease, round(GRACE.total_seconds()), reason=lease.note)
+            )
+        return [moved.get(lease.id, lease) for lease in leases] if moved else leases
+
+    async def _end(self, lease: Lease, ending: Lease, now: datetime) -> Lease:
+        """Write an end; those of one moment share a transaction."""
         try:
             (ending,) = await self._records.save(ending)
         except Conflict:
@@ -77,19 +115,18 @@ class Reaper:
         if lease.state is LeaseState.QUEUED:
             return lease.wait_until
         if lease.target is not None:
-            return lease.ending_at and lease.ending_at + self._settings.save
+            return self._leases.saving.until(lease)
         if lease.state is LeaseState.GRANTED and lease.granted_at is not None:
-            return lease.granted_at + self._settings.start
+            return self._start_by(lease.granted_at)
         return lease.expires_at
 
     async def end_session(self, lease: Lease) -> None:
-        """Stop the server of a session that ends, once its documents are saved or time is up."""
+        """Stop the server of a session that ends, once its work is saved or time is up."""
         lease = await self._records.lease(lease.id)
         if lease.state.is_end:
             return  # Its owner may have started another server of that name by now.
-        now = self._records.clock.now()
-        is_asked = lease.saved_at is not None or lease.state is not LeaseState.ACTIVE
-        if not is_asked and lease.ending_at and now < lease.ending_at + self._settings.save:
+        until = self._leases.saving.until(lease)
+        if until is not None and self._records.clock.now() < until:
             return
         if await self._sessions.stop(lease.owner, lease.name):
             await self._leases.stopped(lease.id, lease.reason)
@@ -121,6 +158,7 @@ class Reaper:
     async def _end_lost(self, lease: Lease) -> None:
         now = self._records.clock.now()
         lost = lease.ended(LeaseState.LOST, "the session's server is gone", now)
+        lost = replace(lost, opened=self._leases.opened(lease))
         try:
             await self._records.save(lost)
         except Conflict:
@@ -145,7 +183,7 @@ class Reaper:
         if lease.state.is_end and lease.slots and lease.kind is LeaseKind.SESSION:
             self._left_over.add((lease.owner, lease.name))
 
-    def _due(self, lease: Lease, now: datetime) -> Lease | None:
+    def _due(self, lease: Lease, idle: Idleness | None, now: datetime) -> Lease | None:
         """Return the lease with its end asked for, or None when it is not due."""
         if lease.state is LeaseState.QUEUED:
             if lease.wait_until is None or now < lease.wait_until:
@@ -162,33 +200,54 @@ class Reaper:
             # Who shows this shows the time too, in the reader's zone.
             ran_out = "its lease ran out and was not renewed"
             return lease.ending(LeaseState.EXPIRED, ran_out, now)
+        activity = self._leases.activity
+        if idle is not None and activity.is_over(lease, idle, now):
+            return lease.ending(LeaseState.EXPIRED, activity.reason(idle, now), now)
         is_session = lease.kind is LeaseKind.SESSION and lease.state is LeaseState.GRANTED
-        if is_session and lease.granted_at and now >= lease.granted_at + self._settings.start:
+        if is_session and lease.granted_at and now >= self._start_by(lease.granted_at):
             late = f"the session did not start within {format_duration(self._settings.start)}"
             return lease.ending(LeaseState.LOST, late, now)
         return None
 
+    def _start_by(self, granted_at: datetime) -> datetime:
+        """Return when a session that was granted is not waited for any longer."""
+        return self._outages.since(granted_at) + self._settings.start
+
     def _lost(self, lease: Lease, now: datetime) -> Lease | None:
         """Return a lease that ends because a host of it is given up, or None."""
-        if lease.kind is LeaseKind.JOB and lease.target is not None:
+        has_replicas = lease.kind is not LeaseKind.SESSION
+        if has_replicas and lease.target is not None:
             return None
         reason = self._absences.reason_for(lease)
         if not reason:
             return None
-        if lease.kind is LeaseKind.JOB:  # Replicas on its other hosts are stopped first.
+        if has_replicas:  # Those on its other hosts are stopped first.
             return lease.ending(LeaseState.LOST, reason, now)
-        return lease.ended(LeaseState.LOST, reason, now)
+        lost = lease.ended(LeaseState.LOST, reason, now)
+        return replace(lost, opened=self._leases.opened(lease))
 
     def _warn(self, lease: Lease, left: timedelta) -> None:
         """Publish the most urgent warning that is due, once for each end of the lease."""
         due = [
             before
-            for before in self._leases.policy(lease.kind).warnings
+            for before in self._leases.policy(lease).warnings
             if left <= before < lease.length
         ]
         if not due or lease.expires_at is None:
             return
-        told = (lease.expires_at, min(due))
-        if self._warned.get(lease.id) != told:
-            self._warned[lease.id] = told
+        end, before = self._warned.get(lease.id, (None, left))
+        if end != lease.expires_at or before > min(due):
+            self._warned[lease.id] = (lease.expires_at, min(due))
             self._records.bus.publish(Warned(lease, round(min(due).total_seconds())))
+
+    def _warn_idle(
+        self, lease: Lease, idle: Idleness | None, expires_at: datetime, now: datetime
+    ) -> None:
+        """Publish that a lease is idle, once until something happens on it again."""
+        activity = self._leases.activity
+        if idle is not None and not activity.is_told(lease):
+            activity.tell(lease, now)
+            reason = activity.reason(idle, now)
+            log.info("lease %s is %s", lease.id, reason)
+            left = round(((idle.ends_at or expires_at) - now).total_seconds())
+            self._records.bus.publish(Warned(lease, left, WarningKind.IDLE, reason))

@@ -12,6 +12,7 @@ from enum import StrEnum
 
 from nimbus_hub.errors import InvalidRequest
 from nimbus_hub.model.host import Host
+from nimbus_hub.model.policy import LeaseRule
 
 __all__ = ["Cluster", "Datacenter", "Link", "Queue", "Quota", "Renewals", "Rules", "UserGroup"]
 
@@ -125,6 +126,8 @@ class Cluster:
     """Of each user who has none of his own in ``quotas``."""
     quotas: Mapping[str, Quota] = field(default_factory=dict)
     rules: Rules = Rules()
+    leases: tuple[LeaseRule, ...] = ()
+    """Each changes what those before it say of the leases it matches."""
 
     def queue(self, name: str) -> Queue:
         """Return a queue; raise InvalidRequest naming those there are."""

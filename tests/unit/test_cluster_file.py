@@ -20,8 +20,11 @@ from nimbus_hub.model.cluster import (
     UserGroup,
 )
 from nimbus_hub.model.host import Gpu, Host, HostState
+from nimbus_hub.model.lease import LeaseKind
+from nimbus_hub.model.policy import LeaseRule, Signal
 
 GIB = 2**30
+HOUR = timedelta(hours=1)
 EXAMPLE = Path(__file__).parents[2] / "docs" / "examples" / "cluster.yaml"
 NORTH = frozenset({"north", "south"})
 
@@ -108,6 +111,32 @@ def test_the_documented_example_says_all_there_is_to_say() -> None:
         Queue("spare", -100, is_preemptible=True),
     )
     assert cluster.rules == Rules()
+    assert cluster.leases == (
+        LeaseRule(LeaseKind.SESSION, sets={"idle": 4 * HOUR, "idle_warning": HOUR / 3}),
+        LeaseRule(
+            LeaseKind.SESSION,
+            gpus=1,
+            sets={
+                "idle": HOUR,
+                "idle_ends": True,
+                "activity": frozenset(Signal),
+                "cpu_busy": 0.05,
+                "gpu_busy": 0.05,
+            },
+        ),
+        LeaseRule(
+            group="speech",
+            sets={
+                "default": HOUR,
+                "longest": 4 * HOUR,
+                "renewal": HOUR,
+                "renewals": 3,
+                "latest_end": 8 * HOUR,
+                "warnings": (HOUR / 2, HOUR / 6, HOUR / 30),
+            },
+        ),
+        LeaseRule(size="small", sets={"idle": None}),
+    )
 
 
 def test_the_documented_example_has_every_key() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,7 +25,7 @@ from tornado.httputil import (
     ResponseStartLine,
 )
 
-from nimbus_hub.client import Lease
+from nimbus_hub.client import ActivityTerms, Lease, encode
 from nimbus_hub.errors import (
     Ended,
     Forbidden,
@@ -44,6 +44,11 @@ LEASE = Lease(
     kind="session",
     owner="ada",
     name="",
+    parent=None,
+    size="",
+    cpu_seconds=0.0,
+    gpu_seconds=0.0,
+    opened=(),
     state="active",
     reason="",
     reason_code="",
@@ -74,6 +79,14 @@ LEASE = Lease(
     can_renew=True,
     renewal_seconds=7200.0,
     warnings_seconds=(900.0, 300.0, 60.0),
+    renewable_until=None,
+    renewals_left=99,
+    idle_seconds=None,
+    idle_ends=True,
+    idle_since=None,
+    idle_warns_at=None,
+    idle_ends_at=None,
+    idle_reason="",
     now=NOON,
     version=3,
 )
@@ -92,11 +105,17 @@ class FakeClient:
     def renew(self, lease_id: str, /, duration: str | int | None = None) -> Lease:
         return self._answer("renew", lease_id, duration)
 
-    def saved(self, lease_id: str, /) -> Lease:
-        return self._answer("saved", lease_id)
+    def saved(self, lease_id: str, /, opened: Sequence[str] = ()) -> Lease:
+        return self._answer("saved", lease_id, *opened)
+
+    def keep(self, lease_id: str, /) -> Lease:
+        return self._answer("keep", lease_id)
 
     def release(self, lease_id: str, /, reason: str = "") -> Lease:
         return self._answer("release", lease_id, reason)
+
+    def report_activity(self, lease_id: str, /, activity: Mapping[str, object]) -> ActivityTerms:
+        raise NotImplementedError  # The agent has tests of its own.
 
     def _answer(self, *call: object) -> Lease:
         self.calls.append(call)
@@ -144,12 +163,12 @@ class Site:
     client: FakeClient
 
     async def call(
-        self, method: str, verb: str, body: bytes = b"", token: str = TOKEN
+        self, method: str, verb: str, body: bytes = b"", token: str = TOKEN, room: str = "lease"
     ) -> tuple[int, dict[str, object]]:
         """Send a request and return status and JSON."""
         recorder = Recorder()
         request = HTTPServerRequest(
-            start_line=RequestStartLine(method, f"/user/ada/nimbus/lease{verb}", "HTTP/1.1"),
+            start_line=RequestStartLine(method, f"/user/ada/nimbus/{room}{verb}", "HTTP/1.1"),
             headers=HTTPHeaders({"Authorization": f"token {token}", "Host": "localhost"}),
             body=body,
             connection=recorder,
@@ -202,7 +221,8 @@ async def test_each_verb_calls_the_service_for_the_servers_own_lease(site: Site)
     for verb, body in (
         ("/renew", b""),
         ("/renew", b'{"duration": "90m"}'),
-        ("/saved", b"{}"),
+        ("/keep", b"{}"),
+        ("/saved", b'{"opened": ["a.ipynb"]}'),
         ("/release", b"{}"),
     ):
         status, lease = await site.call("POST", verb, body)
@@ -210,7 +230,8 @@ async def test_each_verb_calls_the_service_for_the_servers_own_lease(site: Site)
     assert site.client.calls == [
         ("renew", "l-1", None),
         ("renew", "l-1", "90m"),
-        ("saved", "l-1"),
+        ("keep", "l-1"),
+        ("saved", "l-1", "a.ipynb"),
         ("release", "l-1", "given back in JupyterLab"),
     ]
 
@@ -254,7 +275,55 @@ async def test_without_a_lease_the_answer_is_not_found(server: ServerApp) -> Non
     }
 
 
-@pytest.mark.parametrize("verb", ["", "/renew", "/saved", "/release"])
+async def test_a_gang_is_kept_or_given_back_by_its_own_lease(site: Site) -> None:
+    for verb in ("/l-7/keep", "/l-7/release"):
+        status, _ = await site.call("POST", verb, b"{}", room="gangs")
+        assert status == 200
+    assert site.client.calls == [
+        ("keep", "l-7"),
+        ("release", "l-7", "given back in JupyterLab"),
+    ]
+
+
+class HeardAgent:
+    """Keeps what pages say."""
+
+    idle_gangs = (LEASE,)
+
+    def __init__(self) -> None:
+        self.heard: list[tuple[float, list[str]]] = []
+
+    def see(self, input_seconds: float, documents: list[str]) -> None:
+        self.heard.append((input_seconds, documents))
+
+
+async def test_a_page_tells_of_its_user_and_hears_of_idle_gangs(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    agent = HeardAgent()
+    monkeypatch.setitem(site.server.web_app.settings, "nimbus_agent", agent)
+    body = b'{"input_seconds": 2.5, "opened": ["a.ipynb", "b.py"]}'
+    status, answer = await site.call("POST", "", body, room="activity")
+    assert (status, answer) == (200, {"idle_gangs": [encode(LEASE)]})
+    assert agent.heard == [(2.5, ["a.ipynb", "b.py"])]
+
+
+@pytest.mark.parametrize(
+    "body", [b"{}", b"[]", b'{"input_seconds": -1}', b'{"input_seconds": 1, "opened": [2]}']
+)
+async def test_a_page_that_says_nonsense_is_refused(site: Site, body: bytes) -> None:
+    status, answer = await site.call("POST", "", body, room="activity")
+    assert (status, answer["code"]) == (400, "invalid_request")
+
+
+async def test_without_a_session_nothing_is_idle(server: ServerApp) -> None:
+    add_routes(server.web_app, None)
+    site = Site(server, FakeClient())
+    answer = await site.call("POST", "", b'{"input_seconds": 0}', room="activity")
+    assert answer == (200, {"idle_gangs": []})
+
+
+@pytest.mark.parametrize("verb", ["", "/renew", "/keep", "/saved", "/release"])
 async def test_a_stranger_is_refused(site: Site, verb: str) -> None:
     method = "POST" if verb else "GET"
     status, _ = await site.call(method, verb, token="a-guess")
@@ -262,7 +331,7 @@ async def test_a_stranger_is_refused(site: Site, verb: str) -> None:
     assert site.client.calls == []
 
 
-@pytest.mark.parametrize("verb", ["/renew", "/saved", "/release"])
+@pytest.mark.parametrize("verb", ["/renew", "/keep", "/saved", "/release"])
 async def test_a_foreign_page_cannot_act_with_the_browsers_cookie(
     site: Site, monkeypatch: pytest.MonkeyPatch, verb: str
 ) -> None:
@@ -278,6 +347,7 @@ async def test_asking_for_the_lease_is_no_activity(site: Site) -> None:
     before = settings.get("api_last_activity")
     await site.call("GET", "")
     await site.call("POST", "/saved")
+    await site.call("POST", "", b'{"input_seconds": 0}', room="activity")
     assert settings.get("api_last_activity") == before
 
 

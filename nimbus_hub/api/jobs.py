@@ -13,18 +13,28 @@ from nimbus_hub.api.leases import IS_LIVE, WaitQuery
 from nimbus_hub.api.views import job_view, plan_view, slot_groups, wishes_of
 from nimbus_hub.control.bus import Change, deadline
 from nimbus_hub.control.jobs import JobView
-from nimbus_hub.errors import NotFound
+from nimbus_hub.errors import InvalidRequest, NotFound
 from nimbus_hub.model.job import Job, Launch
 from nimbus_hub.model.lease import Lease
 from nimbus_hub.model.quantities import parse_duration
+from nimbus_hub.model.wishes import Wishes
+from nimbus_hub.scheduler.decisions import Preview
 
-__all__ = ["JobBase", "JobHandler", "JobsHandler", "ProgressHandler", "StopHandler"]
+__all__ = [
+    "InputHandler",
+    "JobBase",
+    "JobHandler",
+    "JobsHandler",
+    "ProgressHandler",
+    "StopHandler",
+]
 
 
 class ListQuery(Query):
-    """Which jobs to list."""
+    """Which jobs to list; ``gang`` is the lease of a debug gang they run on."""
 
     state: Literal["live", "ended", "all"] = "live"
+    gang: str | None = None
     limit: int = Field(default=100, ge=1, le=1000)
 
 
@@ -69,6 +79,8 @@ class JobsHandler(JobBase):
             owner=self.owner,
             is_live=IS_LIVE[query.state],
             limit=query.limit,
+            lease_id=query.gang,
+            is_holder=False,
         )
         views = [await control.jobs.view(job) for job in jobs]
         self.reply(schemas.JobList(items=[job_view(view) for view in views]))
@@ -77,29 +89,47 @@ class JobsHandler(JobBase):
         """Submit a job, or tell where it would run."""
         dry_run = self.parse_query(SubmitQuery).dry_run
         request = self.parse_body(requests.JobRequest)
-        launch = Launch(
-            argv=tuple(request.argv),
-            framework=request.framework,
-            env=request.env,
-            snapshot=request.snapshot,
-            environment=request.environment,
-            retries=request.retries,
-        )
-        control, is_admin = self.services.control, self.caller.is_admin
-        ask = control.jobs.plan if dry_run else control.jobs.submit
-        answer = await ask(
-            self.caller.name,
-            launch,
-            slot_groups(request.groups),
-            name=request.name,
-            length=None if request.duration is None else parse_duration(request.duration),
-            wishes=wishes_of(request),
-            is_admin=is_admin,
-        )
+        ask = self._submit if request.gang is None else self._run
+        answer = await ask(request, dry_run=dry_run)
         if isinstance(answer, JobView):
             self.reply(job_view(answer))
         else:
-            self.reply(plan_view(answer, control.inventory.hosts, is_admin=is_admin), 200)
+            hosts = self.services.control.inventory.hosts
+            self.reply(plan_view(answer, hosts, is_admin=self.caller.is_admin), 200)
+
+    async def _submit(self, request: requests.JobRequest, *, dry_run: bool) -> JobView | Preview:
+        """Have a job wait for a lease of its own."""
+        jobs = self.services.control.jobs
+        ask = jobs.plan if dry_run else jobs.submit
+        return await ask(
+            self.caller.name,
+            _launch(request, Launch(())),
+            slot_groups(request.groups or [requests.GroupRequest()]),
+            name=request.name,
+            length=None if request.duration is None else parse_duration(request.duration),
+            wishes=wishes_of(request),
+            is_admin=self.caller.is_admin,
+        )
+
+    async def _run(self, request: requests.JobRequest, *, dry_run: bool) -> JobView | Preview:
+        """Run a job on a debug gang of the caller's own, also if that is an administrator."""
+        gangs = self.services.control.gangs
+        gang = await gangs.find(request.gang or "", self.caller.name)
+        if request.duration is not None:
+            raise InvalidRequest(
+                f"a run on gang {gang.lease.id} has no duration of its own, got "
+                f"{request.duration!r}; leave it out, or submit the job without a gang"
+            )
+        if wishes_of(request) != Wishes():
+            raise InvalidRequest(
+                f"where and when a run is, gang {gang.lease.id} has settled; leave out "
+                "queue, priority, data and the like, or submit the job without a gang"
+            )
+        launch = _launch(request, gang.holder.launch)
+        groups = None if request.groups is None else slot_groups(request.groups)
+        if dry_run:
+            return gangs.plan(gang, launch, groups)
+        return await gangs.submit(gang, launch, groups, name=request.name)
 
 
 class JobHandler(JobBase):
@@ -142,6 +172,24 @@ class StopHandler(JobBase):
         self.reply(job_view(await self.services.control.jobs.stop(view.job.id, reason)))
 
 
+class InputHandler(JobBase):
+    """Standard input."""
+
+    operations = {
+        "post": Operation(
+            "Write to a replica's input", Scope.USE, schemas.Job, body=requests.InputRequest
+        )
+    }
+
+    async def post(self, job_id: str) -> None:
+        """Write text to the standard input of a replica that takes some."""
+        request = self.parse_body(requests.InputRequest)
+        view = await self.own(job_id)
+        jobs = self.services.control.jobs
+        data = request.text.encode(errors="replace")
+        self.reply(job_view(await jobs.write_input(view.job.id, request.replica, data)))
+
+
 class ProgressHandler(JobBase):
     """How far a job is."""
 
@@ -161,3 +209,16 @@ class ProgressHandler(JobBase):
         view = await self.own(job_id)
         jobs = self.services.control.jobs
         self.reply(job_view(await jobs.report(view.job.id, request.fraction, request.message)))
+
+
+def _launch(request: requests.JobRequest, default: Launch) -> Launch:
+    """Return what is to run; what the request leaves open is as in ``default``."""
+    return Launch(
+        argv=tuple(request.argv),
+        framework=default.framework if request.framework is None else request.framework,
+        env=request.env,
+        snapshot=request.snapshot,
+        environment=default.environment if request.environment is None else request.environment,
+        retries=request.retries,
+        pdb=request.pdb,
+    )

@@ -10,19 +10,25 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
+from nimbus_hub.model.policy import Signal
 from nimbus_hub.model.slot import Topology
 from nimbus_hub.model.text import one_line
 from nimbus_hub.model.wishes import HIGHEST_PRIORITY
 
 __all__ = [
+    "ActivityRequest",
     "EndRequest",
+    "GangRequest",
     "GroupRequest",
     "HostRequest",
+    "InputRequest",
     "JobRequest",
     "LeaseRequest",
     "ProgressRequest",
     "RenewRequest",
     "Request",
+    "SavedRequest",
+    "SavingRequest",
     "SnapshotFile",
     "SnapshotRequest",
     "WishesRequest",
@@ -31,6 +37,8 @@ __all__ = [
 Amount = Annotated[str | int, Field(union_mode="left_to_right")]
 Number = Annotated[str | int | float, Field(union_mode="left_to_right")]
 Name = Annotated[str, Field(min_length=1, max_length=100)]
+Id = Annotated[str, Field(min_length=1, max_length=100)]
+Seconds = Annotated[float, Field(ge=0, le=10**9)]
 Datum = Annotated[str, Field(min_length=1, max_length=2100), AfterValidator(one_line)]
 # What a process can be given: no NUL, and not more at once than Linux takes (MAX_ARG_STRLEN).
 Word = Annotated[str, Field(max_length=2**17 - 1, pattern=r"^[^\x00]*$")]
@@ -83,6 +91,23 @@ class LeaseRequest(WishesRequest):
     wait: Amount | None = Field(default=None, description="patience in the queue; none: for ever")
 
 
+class ActivityRequest(Request):
+    """What a session's server measured.
+
+    ``idle_seconds`` is how long ago each signal last showed, by its name; what could not be
+    measured is left out. ``cpu_seconds`` and ``gpu_seconds`` are since the session's start.
+    """
+
+    idle_seconds: dict[Signal, Seconds]
+    busy_kernels: int = Field(default=0, ge=0, le=10_000)
+    cpu_seconds: Seconds = 0
+    gpu_seconds: Seconds = 0
+    memory_bytes: int = Field(default=0, ge=0, le=2**60)
+    open_documents: list[Annotated[Line, Field(max_length=1000)]] = Field(
+        default_factory=list, max_length=200, description="paths below the session's home"
+    )
+
+
 class RenewRequest(Request):
     """A wish to move the end of a lease to ``duration`` from now (none: the policy's step)."""
 
@@ -96,6 +121,26 @@ class EndRequest(Request):
     is_stopped: bool = False
 
 
+class SavingRequest(Request):
+    """The word of an ending session that its before-reclaim script runs ``seconds`` at most."""
+
+    seconds: float = Field(gt=0, le=60)
+
+
+class SavedRequest(Request):
+    """The word of an ending session that a part of it is saved.
+
+    With the ``documents`` comes which were ``opened``, as paths below the session's home; with
+    the ``script`` its ``outcome``.
+    """
+
+    part: Literal["documents", "script"] = "documents"
+    opened: list[Annotated[Line, Field(max_length=4096)]] = Field(
+        default_factory=list, max_length=200
+    )
+    outcome: Line = Field(default="", max_length=200)
+
+
 class HostRequest(Request):
     """A word about a host."""
 
@@ -103,19 +148,44 @@ class HostRequest(Request):
 
 
 class JobRequest(WishesRequest):
-    """A wish to run a command as a job with a lease of its own."""
+    """A wish to run a command as a job, with a lease of its own or on a debug gang."""
 
     name: Line = Field(default="", max_length=100)
-    framework: str = "script"
-    groups: list[GroupRequest] = Field(
-        default_factory=lambda: [GroupRequest()], min_length=1, max_length=20
+    framework: str | None = Field(default=None, description="none: script, or the gang's")
+    groups: list[GroupRequest] | None = Field(
+        default=None, min_length=1, max_length=20, description="none: one worker, or the gang's"
     )
     argv: list[Word] = Field(min_length=1, max_length=10_000)
     env: Env = Field(default_factory=dict)
     snapshot: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
-    environment: str = "default"
-    duration: Amount | None = None
+    environment: str | None = Field(default=None, description="none: default, or the gang's")
+    duration: Amount | None = Field(default=None, description="not on a gang: it has its own")
     retries: int = Field(default=0, ge=0, le=100)
+    gang: Id | None = Field(default=None, description="lease of a debug gang to run on")
+    pdb: bool = Field(
+        default=False, description="a replica that fails waits in its debugger (on a gang)"
+    )
+
+
+class InputRequest(Request):
+    """Text for the standard input of a replica, like ``worker-0``; an empty one is its end."""
+
+    replica: str = Field(min_length=1, max_length=100)
+    text: str = Field(max_length=2**16)
+
+
+class GangRequest(Request):
+    """A wish to hold a debug gang; ``session`` is the session's lease that it belongs to."""
+
+    framework: str = "script"
+    groups: list[GroupRequest] = Field(
+        default_factory=lambda: [GroupRequest()], min_length=1, max_length=20
+    )
+    environment: str = "default"
+    name: Line = Field(default="", max_length=100)
+    duration: Amount | None = None
+    wait: Amount | None = Field(default=None, description="patience in the queue; none: for ever")
+    session: Id | None = Field(default=None, description="none: it belongs to no session")
 
 
 class ProgressRequest(Request):

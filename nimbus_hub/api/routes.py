@@ -6,11 +6,19 @@ import re
 
 from tornado.web import HTTPError
 
+from nimbus_hub.api.activity import ActivityHandler, KeepHandler
 from nimbus_hub.api.events import EventsHandler
+from nimbus_hub.api.gangs import GangHandler, GangsHandler
 from nimbus_hub.api.handler import ApiHandler
 from nimbus_hub.api.health import HealthHandler, MetricsHandler
 from nimbus_hub.api.hosts import DrainHandler, HostsHandler, UndrainHandler
-from nimbus_hub.api.jobs import JobHandler, JobsHandler, ProgressHandler, StopHandler
+from nimbus_hub.api.jobs import (
+    InputHandler,
+    JobHandler,
+    JobsHandler,
+    ProgressHandler,
+    StopHandler,
+)
 from nimbus_hub.api.leases import (
     ActivateHandler,
     LeaseHandler,
@@ -19,12 +27,14 @@ from nimbus_hub.api.leases import (
     ReleaseHandler,
     RenewHandler,
     SavedHandler,
+    SavingHandler,
 )
 from nimbus_hub.api.logs import LogsHandler, LogStreamHandler
 from nimbus_hub.api.openapi import OpenApiHandler
 from nimbus_hub.api.options import GpusHandler, OptionsHandler
 from nimbus_hub.api.services import Services
 from nimbus_hub.api.snapshots import SnapshotFilesHandler, SnapshotsHandler
+from nimbus_hub.api.usage import UsageHandler
 
 __all__ = ["ROUTES", "tornado_routes"]
 
@@ -38,17 +48,24 @@ ROUTES: dict[str, type[ApiHandler]] = {
     "/api/v1/hosts/{name}/undrain": UndrainHandler,
     "/api/v1/gpus": GpusHandler,
     "/api/v1/queue": QueueHandler,
+    "/api/v1/usage": UsageHandler,
     "/api/v1/events": EventsHandler,
     "/api/v1/leases": LeasesHandler,
     "/api/v1/leases/{lease_id}": LeaseHandler,
     "/api/v1/leases/{lease_id}/activate": ActivateHandler,
     "/api/v1/leases/{lease_id}/renew": RenewHandler,
+    "/api/v1/leases/{lease_id}/activity": ActivityHandler,
+    "/api/v1/leases/{lease_id}/keep": KeepHandler,
     "/api/v1/leases/{lease_id}/release": ReleaseHandler,
+    "/api/v1/leases/{lease_id}/saving": SavingHandler,
     "/api/v1/leases/{lease_id}/saved": SavedHandler,
+    "/api/v1/gangs": GangsHandler,
+    "/api/v1/gangs/{lease_id}": GangHandler,
     "/api/v1/jobs": JobsHandler,
     "/api/v1/jobs/{job_id}": JobHandler,
     "/api/v1/jobs/{job_id}/stop": StopHandler,
     "/api/v1/jobs/{job_id}/progress": ProgressHandler,
+    "/api/v1/jobs/{job_id}/input": InputHandler,
     "/api/v1/jobs/{job_id}/logs": LogsHandler,
     "/api/v1/jobs/{job_id}/logs/stream": LogStreamHandler,
     "/api/v1/snapshots": SnapshotsHandler,

@@ -11,8 +11,11 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict
 
 __all__ = [
+    "ActivityTerms",
     "DataUse",
     "Error",
+    "Gang",
+    "GangList",
     "Gpu",
     "Group",
     "Health",
@@ -94,12 +97,23 @@ class Lease(Response):
 
     While it waits ``reason`` says why, ``reason_code`` in one stable word, and ``note`` what
     others did to it meanwhile; ``placement`` says where its slots are and why there.
+    ``parent`` is the session's lease that a debug gang belongs to, ``size`` the name of the
+    size chosen. ``cpu_seconds`` and ``gpu_seconds`` are how busy what it holds was, ``opened``
+    what was open in the session when it ended.
+
+    ``renewable_until`` is the latest end that the ``renewals_left`` can lead to, null if none
+    can. ``idle_seconds`` is after what time without activity it ends, or, without
+    ``idle_ends``, is only told of; null: never. While that is known, ``idle_since`` is when
+    something last happened, ``idle_reason`` what did not since, and ``idle_warns_at`` and
+    ``idle_ends_at`` what comes of it unless something does.
     """
 
     id: str
     kind: str
     owner: str
     name: str
+    parent: str | None
+    size: str
     state: str
     reason: str
     reason_code: str
@@ -125,20 +139,46 @@ class Lease(Response):
     expires_at: datetime | None
     latest_end: datetime | None
     ended_at: datetime | None
+    cpu_seconds: float
+    gpu_seconds: float
+    opened: list[str]
     renewals: int
     is_ended: bool
     can_renew: bool
+    renewable_until: datetime | None
+    renewals_left: int
     renewal_seconds: float
     warnings_seconds: list[float]
+    idle_seconds: float | None
+    idle_ends: bool
+    idle_since: datetime | None
+    idle_warns_at: datetime | None
+    idle_ends_at: datetime | None
+    idle_reason: str
     now: datetime
     version: int
 
 
 class LeaseWarning(Response):
-    """A lease ends in ``seconds``."""
+    """A lease ends in ``seconds``: its time runs out, or nothing happens on it (``reason``)."""
 
     lease: Lease
     seconds: int
+    kind: Literal["end", "idle"]
+    reason: str
+
+
+class ActivityTerms(Response):
+    """What a session is to know for its next report.
+
+    The seconds until it, from what share of a core and of a GPU on these are busy, and the
+    debug gangs of the session that do nothing, for its user to hear of.
+    """
+
+    next_seconds: float
+    cpu_busy: float
+    gpu_busy: float
+    idle_gangs: list[Lease]
 
 
 class LeaseList(Response):
@@ -167,13 +207,14 @@ class Job(Response):
     """A job with the replicas of its current attempt. Directories are null before the start.
 
     What it says of waiting is its lease's; ``preemptions`` of its attempts ended because
-    others got its slots.
+    others got its slots. ``gang`` is its lease if that is a debug gang's, which stays after it.
     """
 
     id: str
     name: str
     owner: str
     lease_id: str
+    gang: str | None
     framework: str
     argv: list[str]
     state: str
@@ -204,6 +245,30 @@ class JobList(Response):
     """Jobs, newest first."""
 
     items: list[Job]
+
+
+class Gang(Response):
+    """A debug gang: slots held for runs, one at a time, with a warm replica on each.
+
+    ``state`` is queued, warming, ready, busy, ending or ended. ``replicas`` are the warm ones,
+    of job ``job_id``; ``run`` is the run under way, ``runs`` how many there were with it.
+    """
+
+    lease: Lease
+    job_id: str
+    framework: str
+    state: Literal["queued", "warming", "ready", "busy", "ending", "ended"]
+    reason: str
+    replicas: list[Replica]
+    run: Job | None
+    runs: int
+    version: int
+
+
+class GangList(Response):
+    """Debug gangs, newest first."""
+
+    items: list[Gang]
 
 
 class PlanHost(Response):

@@ -9,11 +9,14 @@ from typing import Any
 from nimbus_hub.api import schemas
 from nimbus_hub.api.requests import GroupRequest, WishesRequest
 from nimbus_hub.control.capacity import HostUse
+from nimbus_hub.control.gangs import Gang
 from nimbus_hub.control.jobs import JobView
 from nimbus_hub.control.leases import Leases
 from nimbus_hub.control.logs import LogPart
+from nimbus_hub.model.activity import idle_sentence
 from nimbus_hub.model.host import Gpu, Host
-from nimbus_hub.model.lease import Lease
+from nimbus_hub.model.job import JobState
+from nimbus_hub.model.lease import Lease, LeaseKind
 from nimbus_hub.model.replica import Replica
 from nimbus_hub.model.request import read_group, read_wishes
 from nimbus_hub.model.slot import Slot, SlotGroup
@@ -21,6 +24,7 @@ from nimbus_hub.model.wishes import DataUse, Wishes
 from nimbus_hub.scheduler.decisions import Grant, Preview, Site, Wait
 
 __all__ = [
+    "gang_view",
     "host_view",
     "job_view",
     "lease_view",
@@ -78,16 +82,19 @@ def slot_view(slot: Slot) -> schemas.Slot:
 
 def lease_view(lease: Lease, leases: Leases, now: datetime) -> schemas.Lease:
     """Show a lease as it is at ``now``."""
-    policy = leases.policy(lease.kind)
+    policy = leases.policy(lease)
+    idle = leases.activity.idleness(lease, now)
     return schemas.Lease(
         id=lease.id,
         kind=lease.kind,
         owner=lease.owner,
         name=lease.name,
+        parent=lease.parent,
+        size=lease.size,
         state=lease.public_state,
         reason=lease.reason,
         reason_code=lease.reason_code,
-        note=lease.note,
+        note=lease.note or leases.activity.note(lease, now),
         environment=lease.environment,
         groups=[_group_view(group) for group in lease.groups],
         **_wishes_view(lease.wishes),
@@ -100,13 +107,24 @@ def lease_view(lease: Lease, leases: Leases, now: datetime) -> schemas.Lease:
         granted_at=lease.granted_at,
         active_at=lease.active_at,
         expires_at=lease.expires_at,
-        latest_end=lease.latest_end,
+        latest_end=leases.latest_end(lease),
         ended_at=lease.ended_at,
+        cpu_seconds=lease.cpu_seconds,
+        gpu_seconds=lease.gpu_seconds,
+        opened=list(lease.opened),
         renewals=lease.renewals,
         is_ended=lease.state.is_end,
         can_renew=leases.can_renew(lease, now),
+        renewable_until=leases.renewable_until(lease),
+        renewals_left=max(0, policy.renewals - lease.renewals),
         renewal_seconds=policy.renewal.total_seconds(),
         warnings_seconds=[before.total_seconds() for before in policy.warnings],
+        idle_seconds=None if policy.idle is None else policy.idle.total_seconds(),
+        idle_ends=policy.idle_ends,
+        idle_since=idle.since if idle else None,
+        idle_warns_at=idle.warns_at if idle else None,
+        idle_ends_at=idle.ends_at if idle else None,
+        idle_reason=idle_sentence(idle.signals) if idle else "",
         now=now,
         version=lease.version,
     )
@@ -117,13 +135,14 @@ def job_view(view: JobView) -> schemas.Job:
     job, lease = view.job, view.lease
     directory = next((r.directory for r in view.replicas if r.directory), None)
     # What was said of the job before, like who took its slots, is news beside why it waits.
-    waits = not job.state.is_end and job.target is None and not lease.state.is_holding
-    reason = (lease.reason if waits else "") or job.reason
+    is_run = lease.kind is LeaseKind.DEBUG and not job.is_holder
+    reason = _waiting_reason(view, is_run=is_run) or job.reason
     return schemas.Job(
         id=job.id,
         name=job.name,
         owner=job.owner,
         lease_id=job.lease_id,
+        gang=lease.id if is_run else None,
         framework=job.launch.framework,
         argv=list(job.launch.argv),
         state=job.state,
@@ -148,6 +167,21 @@ def job_view(view: JobView) -> schemas.Job:
         ended_at=job.ended_at,
         is_ended=job.state.is_end,
         version=job.version + lease.version,
+    )
+
+
+def gang_view(gang: Gang, leases: Leases, now: datetime) -> schemas.Gang:
+    """Show a gang as it is at ``now``."""
+    return schemas.Gang(
+        lease=lease_view(gang.lease, leases, now),
+        job_id=gang.holder.id,
+        framework=gang.holder.launch.framework,
+        state=gang.state.value,
+        reason=gang.reason,
+        replicas=[_replica_view(replica) for replica in gang.replicas],
+        run=None if gang.run is None else job_view(gang.run),
+        runs=gang.runs,
+        version=gang.version,
     )
 
 
@@ -215,6 +249,18 @@ def _gpu_view(use: HostUse, gpu: Gpu, visible: frozenset[str] | None) -> schemas
         lease_id=holders[0] if holders else None,
         lease_ids=holders,
     )
+
+
+def _waiting_reason(view: JobView, *, is_run: bool) -> str:
+    """Return why a job waits for its lease, or for its gang, if it does."""
+    job, lease = view.job, view.lease
+    if job.state.is_end or job.target is not None:
+        return ""
+    if is_run and job.state is JobState.QUEUED:
+        if lease.state.is_holding:
+            return "its gang is being warmed up"
+        return f"waits for its gang: {lease.reason}"
+    return "" if lease.state.is_holding else lease.reason
 
 
 def _replica_view(replica: Replica) -> schemas.Replica:

@@ -7,12 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 
+from nimbus_hub.control.inventory import Inventory
 from nimbus_hub.control.leases import Leases
 from nimbus_hub.control.records import Records
 from nimbus_hub.control.scheduling import Scheduling
 from nimbus_hub.control.snapshots import Snapshots
 from nimbus_hub.control.tokens import new_id
-from nimbus_hub.errors import Conflict, Ended
+from nimbus_hub.errors import Conflict, Ended, InvalidRequest, NotFound
 from nimbus_hub.masters.registry import master
 from nimbus_hub.model.job import Job, Launch
 from nimbus_hub.model.lease import Lease, LeaseKind
@@ -22,7 +23,7 @@ from nimbus_hub.model.text import one_line
 from nimbus_hub.model.wishes import Wishes
 from nimbus_hub.scheduler.decisions import Preview
 
-__all__ = ["JobView", "Jobs"]
+__all__ = ["JobView", "Jobs", "job_name", "script_of"]
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +49,9 @@ class Jobs:
         leases: Leases,
         scheduling: Scheduling,
         snapshots: Snapshots,
+        inventory: Inventory,
     ) -> None:
+        self._inventory = inventory
         self._records = records
         self._leases = leases
         self._scheduling = scheduling
@@ -134,6 +137,25 @@ class Jobs:
                 continue
             return await self.view(job)
 
+    async def write_input(self, job_id: str, replica: str, data: bytes) -> JobView:
+        """Write to the standard input of a replica, named like ``worker-0``; no bytes are its end.
+
+        Raises NotFound for a replica that is not there, and Conflict for a job that takes no
+        input or is over.
+        """
+        view = await self.get(job_id)
+        job = view.job
+        if job.state.is_end:
+            raise Ended(f"job {job.id} ended already: {job.headline}")
+        if not job.launch.pdb:
+            raise Conflict(f"job {job.id} takes no input; run it with --pdb")
+        found = next((each for each in view.replicas if each.name == replica), None)
+        if found is None:
+            there_is = ", ".join(each.name for each in view.replicas) or "none yet"
+            raise NotFound(f"job {job.id} has no replica {replica!r}; it has {there_is}")
+        await self._inventory.executor(found.host).write_input(found.id, data)
+        return view
+
     def _draft(
         self,
         owner: str,
@@ -145,12 +167,17 @@ class Jobs:
         *,
         is_admin: bool,
     ) -> Lease:
+        if launch.pdb:
+            raise InvalidRequest(
+                "--pdb needs a debug gang, whose replicas take input: "
+                "hold one with `nimbus debug start` and run on it"
+            )
         master(launch.framework).check(launch, groups)
         return self._leases.draft(
             LeaseKind.JOB,
             owner,
             groups,
-            name=name or _name_of(launch),
+            name=name or job_name(launch),
             environment=launch.environment,
             length=length,
             wishes=wishes,
@@ -158,8 +185,14 @@ class Jobs:
         )
 
 
-def _name_of(launch: Launch) -> str:
+def script_of(launch: Launch) -> str:
+    """Return the script that is run, or the program."""
+    words = launch.argv
+    return one_line(next((word for word in words if word.endswith((".py", ".sh"))), words[0]))
+
+
+def job_name(launch: Launch) -> str:
     """Return the script's name without its ending, or the program's."""
-    script = next((word for word in launch.argv if word.endswith((".py", ".sh"))), launch.argv[0])
-    name = one_line(script.rpartition("/")[2].rpartition(".")[0]) or one_line(script) or "job"
+    script = script_of(launch)
+    name = script.rpartition("/")[2].rpartition(".")[0] or script or "job"
     return name[:_LONGEST_NAME]

@@ -7,12 +7,12 @@ from datetime import datetime
 from typing import NamedTuple
 
 from nimbus_hub.model.job import Job, JobState
-from nimbus_hub.model.lease import Lease, LeaseState
+from nimbus_hub.model.lease import Lease, LeaseKind, LeaseState
 
-__all__ = ["TAKEN", "Requeued", "requeued"]
+__all__ = ["TAKEN", "Requeued", "is_taken", "requeued"]
 
 TAKEN = frozenset({LeaseState.PREEMPTED, LeaseState.LOST})
-"""The ends of a lease that are no end of its job."""
+"""The ends of a job's lease that are no end of the job."""
 
 _HOW = {LeaseState.PREEMPTED: "was preempted", LeaseState.LOST: "was lost"}
 
@@ -23,6 +23,14 @@ class Requeued(NamedTuple):
     job: Job
     over: Lease
     waiting: Lease
+
+
+def is_taken(lease: Lease) -> bool:
+    """Tell whether the job of a lease is to wait for another one.
+
+    A debug gang is not asked for again by itself: who held it may be at something else by then.
+    """
+    return lease.kind is LeaseKind.JOB and lease.target in TAKEN
 
 
 def requeued(job: Job, lease: Lease, new_id: str, now: datetime, failure: str = "") -> Requeued:

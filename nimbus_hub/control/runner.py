@@ -10,16 +10,19 @@ import asyncio
 import logging
 from collections.abc import Sequence
 from dataclasses import replace
+from datetime import datetime
 
 from nimbus_hub.control.absences import Absences
 from nimbus_hub.control.inventory import Inventory
 from nimbus_hub.control.leftovers import Leftovers
 from nimbus_hub.control.metrics import Metrics
+from nimbus_hub.control.outages import Outages
 from nimbus_hub.control.records import Records
-from nimbus_hub.control.requeue import TAKEN, requeued
+from nimbus_hub.control.requeue import is_taken, requeued
 from nimbus_hub.control.settings import Settings
 from nimbus_hub.control.specs import attempt_replicas, replica_spec
 from nimbus_hub.control.tokens import new_id
+from nimbus_hub.control.work import Work
 from nimbus_hub.errors import InvalidRequest, NimbusError, Unavailable
 from nimbus_hub.executors.base import Executor
 from nimbus_hub.masters.base import Master, Outcome, Verdict
@@ -49,6 +52,7 @@ class Runner:
         settings: Settings,
         absences: Absences,
         leftovers: Leftovers,
+        outages: Outages,
         metrics: Metrics,
     ) -> None:
         self._records = records
@@ -56,64 +60,73 @@ class Runner:
         self._settings = settings
         self._absences = absences
         self._leftovers = leftovers
+        self._outages = outages
         self._metrics = metrics
 
     async def step(self, job: Job) -> None:
         """Take a job one step further; raise Conflict if it was written meanwhile."""
-        job = await self._records.job(job.id)
-        if job.state.is_end:
+        record = await self._records.job_record(job.id)
+        if record.job.state.is_end:
             return
-        lease = await self._records.lease(job.lease_id)
-        is_over = lease.target is not None or lease.state.is_end
-        if job.target is None and is_over and lease.target not in TAKEN:
-            (job,) = await self._records.save(job.stopping(lease.reason))
-        if job.state is JobState.QUEUED:
-            if job.target is not None:
-                await self._finish(job, lease, JobState.STOPPED, job.reason)
-            elif lease.target in TAKEN:
-                await self._requeue(job, lease)
-            elif lease.state is LeaseState.GRANTED:
-                await self._run(*await self._begin(job, lease))
-        else:
-            await self._run(job, lease)
+        work = await self._agreed(Work.of(record))
+        job, lease = work.job, work.lease
+        if job.state is not JobState.QUEUED:
+            await self._run(work)
+        elif job.target is not None:
+            await self._finish(work, JobState.STOPPED, job.reason)
+        elif is_taken(lease):
+            await self._requeue(job, lease)
+        elif work.may_begin:
+            await self._run(await self._begin(work))
 
-    async def _run(self, job: Job, lease: Lease) -> None:
+    async def _agreed(self, work: Work) -> Work:
+        """Have a job end with its lease, and the lease of a gang with the job that holds it."""
+        job, lease = work.job_agreed(), work.lease_agreed(self._records.clock.now())
+        if job is not work.job:
+            (job,) = await self._records.save(job)
+        if lease is not work.lease:
+            (lease,) = await self._records.save(lease)
+        return work._replace(job=job, lease=lease)
+
+    async def _run(self, work: Work) -> None:
         """Bring the replicas of a job that has its slots to how they should be."""
+        job = work.job
         try:
-            gang = _master(job)
+            rules = _master(job)
         except NimbusError as error:
             await self._give_up(job, error.message)
             return
-        replicas = await self._records.replicas(job.id, job.attempt)
-        job, replicas = await self._observe(job, lease, replicas, gang)
+        job, replicas = await self._observe(work, rules)
         try:
-            verdict = gang.judge(_by_themselves(replicas, lease))
+            verdict = work.judged(replicas, rules)
         except Exception as error:
             log.exception("job %s cannot be judged", job.id)
             await self._give_up(job, _failed_in(job, error))
             return
-        await self._decide(job, lease, replicas, verdict)
+        await self._decide(work._replace(job=job), replicas, verdict)
 
-    async def _begin(self, job: Job, lease: Lease) -> tuple[Job, Lease]:
+    async def _begin(self, work: Work) -> Work:
+        job, lease = work.job, work.lease
         now = self._records.clock.now()
         # Why it starts again is still news then.
         reason = job.reason if job.attempt > 1 else ""
-        starting = job.moved(JobState.STARTING, started_at=now, reason=reason)
-        saved = await self._records.save(
-            starting, lease.activated(now), new=attempt_replicas(starting, lease)
-        )
+        job = job.moved(JobState.STARTING, started_at=now, reason=reason)
+        replicas = attempt_replicas(job, lease)
+        if work.holder is None:
+            job, lease = await self._records.save(job, lease.activated(now), new=replicas)
+        else:
+            (job,) = await self._records.save(job, new=replicas)
         log.info("job %s starting on %s", job.id, ", ".join({slot.host for slot in lease.slots}))
-        return saved
+        return work._replace(job=job, lease=lease, replicas=replicas)
 
-    async def _observe(
-        self, job: Job, lease: Lease, replicas: Sequence[Replica], gang: Master
-    ) -> tuple[Job, tuple[Replica, ...]]:
+    async def _observe(self, work: Work, rules: Master) -> tuple[Job, tuple[Replica, ...]]:
         """Start what is not started, and record what the executors tell."""
-        seen = await asyncio.gather(*(self._see(job, lease, replica, gang) for replica in replicas))
+        job, replicas = work.job, work.replicas
+        seen = await asyncio.gather(*(self._see(work, replica, rules) for replica in replicas))
         changed = [after for before, after in zip(replicas, seen, strict=True) if after != before]
         # The executors may have taken long, and jobs tell their progress meanwhile: without
         # another look one that reports often would never get past its Conflicts.
-        job = await self._records.job(job.id)
+        job = self._records.known_job(job.id) or job
         if changed:
             (saved, *_) = await self._records.save(job, *changed)
             job = saved if isinstance(saved, Job) else job
@@ -121,17 +134,18 @@ class Runner:
                 log.info("replica %s %s %s", replica.id, replica.state, replica.reason)
         return job, tuple(seen)
 
-    async def _see(self, job: Job, lease: Lease, replica: Replica, gang: Master) -> Replica:
+    async def _see(self, work: Work, replica: Replica, rules: Master) -> Replica:
         if replica.state.is_end:
             return replica
         # Not before its lease is asked to end for it: till then it would be a failed attempt.
-        given_up = self._absences.reason(replica.host) if lease.target is not None else ""
+        is_ending = work.lease.target is not None
+        given_up = self._absences.reason(replica.host) if is_ending else ""
         if given_up and self._inventory.has_left(replica.host):
             await self._abandon(replica)
             return self._gone(replica, ReplicaState.LOST, given_up)
         try:
             executor = self._inventory.executor(replica.host)
-            return await self._ask(executor, job, lease, replica, gang)
+            return await self._ask(executor, work, replica, rules)
         except Unavailable as error:
             if given_up:
                 self._leftovers.add(replica)
@@ -143,9 +157,10 @@ class Runner:
             return self._gone(replica, ReplicaState.EXITED, error.message)
 
     async def _ask(
-        self, executor: Executor, job: Job, lease: Lease, replica: Replica, gang: Master
+        self, executor: Executor, work: Work, replica: Replica, rules: Master
     ) -> Replica:
         """Return the replica as its executor tells; start it if that was not done."""
+        job, lease = work.job, work.lease
         is_new = replica.state is ReplicaState.CREATED
         is_ending = job.target is not None or lease.target is not None
         if not is_new or is_ending:
@@ -159,7 +174,7 @@ class Runner:
                 return replica
             # Asked to start by a service that was killed before the executor had done it.
         try:
-            spec = replica_spec(job, lease, replica, gang, self._settings)
+            spec = replica_spec(job, lease, replica, rules, self._settings, work.holder)
         except Exception as error:
             log.exception("replica %s cannot be specified", replica.id)
             raise InvalidRequest(_failed_in(job, error)) from error
@@ -178,32 +193,33 @@ class Runner:
     def _gone(self, replica: Replica, state: ReplicaState, reason: str) -> Replica:
         return replace(replica, state=state, reason=reason, ended_at=self._records.clock.now())
 
-    async def _decide(
-        self, job: Job, lease: Lease, replicas: Sequence[Replica], verdict: Verdict
-    ) -> None:
-        is_taken = job.target is None and lease.target in TAKEN
-        if job.target is None and not is_taken and verdict.outcome is Outcome.RUNNING:
+    async def _decide(self, work: Work, replicas: Sequence[Replica], verdict: Verdict) -> None:
+        job, lease = work.job, work.lease
+        taken = job.target is None and is_taken(lease)
+        if job.target is None and not taken and verdict.outcome is Outcome.RUNNING:
             await self._note_running(job, replicas)
+            return
+        if work.is_in_use:
             return
         alive = [replica for replica in replicas if not replica.state.is_end]
         if alive:
             await asyncio.gather(*(self._stop(replica) for replica in alive))
         elif job.target is not None:
-            await self._finish(job, lease, job.target, job.reason)
+            await self._finish(work, job.target, job.reason)
         elif verdict.outcome is Outcome.SUCCEEDED:
-            await self._finish(job, lease, JobState.SUCCEEDED, "")
+            await self._finish(work, JobState.SUCCEEDED, "")
         elif verdict.outcome is Outcome.FAILED:
             reason = await self._blame(verdict.culprit, replicas)
-            if job.attempt >= job.attempts:
-                await self._finish(job, lease, JobState.FAILED, reason)
-            elif is_taken:
-                await self._requeue(job, lease, reason)
+            if job.attempt < job.attempts:
+                await (self._requeue if taken else self._retry)(job, lease, reason)
+            elif job.is_holder:
+                await self._give_up(job, reason)
             else:
-                await self._retry(job, lease, reason)
+                await self._finish(work, JobState.FAILED, reason)
         elif lease.target is LeaseState.PREEMPTED or job.attempt < job.attempts:
             await self._requeue(job, lease)
         else:
-            await self._finish(job, lease, JobState.FAILED, lease.reason)
+            await self._finish(work, JobState.FAILED, lease.reason)
 
     async def _note_running(self, job: Job, replicas: Sequence[Replica]) -> None:
         """Record that a gang is complete, or that it is not in time."""
@@ -217,9 +233,13 @@ class Runner:
         if not missing:
             await self._records.save(job.moved(JobState.RUNNING))
             log.info("job %s running", job.id)
-        elif job.started_at and self._records.clock.now() >= job.started_at + self._settings.start:
+        elif job.started_at and self._records.clock.now() >= self._start_by(job.started_at):
             late = format_duration(self._settings.start)
             await self._give_up(job, f"{', '.join(missing)} did not start within {late}")
+
+    def _start_by(self, started_at: datetime) -> datetime:
+        """Return when the replicas of a job are not waited for any longer."""
+        return self._outages.since(started_at) + self._settings.start
 
     async def _give_up(self, job: Job, reason: str) -> None:
         """Record that a job shall end as failed, whatever attempts are left."""
@@ -252,10 +272,14 @@ class Runner:
         self._metrics.requeues.labels(cause=over.state.value).inc()
         log.info("job %s queued again with lease %s: %s", job.id, waiting.id, again.headline)
 
-    async def _finish(self, job: Job, lease: Lease, state: JobState, reason: str) -> None:
+    async def _finish(self, work: Work, state: JobState, reason: str) -> None:
+        """Record that a job is over, and with it its lease; that of a gang at the very last."""
+        if work.run is not None:
+            return
+        job, lease = work.job, work.lease
         now = self._records.clock.now()
         ended = job.ended(state, reason, now)
-        if lease.state.is_end:
+        if lease.state.is_end or work.holder is not None:
             await self._records.save(ended)
         else:
             over = LeaseState.RELEASED if lease.state.is_holding else LeaseState.CANCELLED
@@ -283,23 +307,6 @@ class Runner:
         return [line for line in lines if line][-_LAST_LINES:]
 
 
-def _by_themselves(replicas: Sequence[Replica], lease: Lease) -> Sequence[Replica]:
-    """Return replicas as they were when the lease was taken from them, if it was.
-
-    How they end after that says nothing of the job: one that saves its state and exits with
-    0 when asked to end has not succeeded.
-    """
-    since = lease.ending_at
-    if lease.target not in TAKEN or since is None:
-        return replicas
-    return [
-        replica
-        if replica.ended_at is None or replica.ended_at < since
-        else replace(replica, state=ReplicaState.RUNNING, exit_code=None, ended_at=None)
-        for replica in replicas
-    ]
-
-
 def _master(job: Job) -> Master:
     """Return the job's master; to end one that is stopping takes none, however broken."""
     return ScriptMaster() if job.target is not None else master(job.launch.framework)
@@ -320,9 +327,10 @@ def _updated(replica: Replica, status: ReplicaStatus) -> Replica:
         replica,
         state=status.state,
         exit_code=status.exit_code,
-        reason=status.reason or replica.reason,
+        reason=status.reason,
         directory=status.directory or replica.directory,
-        started_at=status.started_at or replica.started_at,
+        # Once: as the service's clock follows the host's, the same moment is told anew.
+        started_at=replica.started_at or status.started_at,
         ended_at=status.ended_at or replica.ended_at,
     )
 

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 from nimbus_hub.control.settings import Settings
 from nimbus_hub.control.tokens import job_token
-from nimbus_hub.masters.base import Master
+from nimbus_hub.masters.base import Master, ReplicaCommand
 from nimbus_hub.masters.environment import contract_environment
+from nimbus_hub.masters.registry import modules_of
 from nimbus_hub.model.job import Job
 from nimbus_hub.model.lease import Lease
 from nimbus_hub.model.replica import Replica, ReplicaSpec
+from nimbus_hub.model.slot import Slot
 
 __all__ = ["attempt_replicas", "job_id_of", "replica_spec"]
+
+_HOLDER_ARGV = ("python",)
 
 
 def attempt_replicas(job: Job, lease: Lease) -> tuple[Replica, ...]:
     """Return the replicas of the job's present attempt, one for each slot, in order of rank."""
     return tuple(
         Replica(
-            id=f"{job.id}.{job.attempt}.{slot.name}",
+            id=_replica_id(job, slot),
             job_id=job.id,
             attempt=job.attempt,
             role=slot.role,
@@ -35,11 +39,18 @@ def job_id_of(replica_id: str) -> str:
 
 
 def replica_spec(
-    job: Job, lease: Lease, replica: Replica, master: Master, settings: Settings
+    job: Job,
+    lease: Lease,
+    replica: Replica,
+    master: Master,
+    settings: Settings,
+    holder: Job | None = None,
 ) -> ReplicaSpec:
-    """Return what an executor runs for a replica."""
+    """Return what an executor runs for a replica.
+
+    That of a run on a debug gang is forked from the replica that ``holder`` has on its slot.
+    """
     slot = lease.slots[replica.rank]
-    command = master.command(job, lease.slots, replica.rank)
     contract = contract_environment(
         job,
         lease.slots,
@@ -47,6 +58,10 @@ def replica_spec(
         api_url=settings.api_url,
         token=job_token(settings.job_token_secret, job.id),
     )
+    if job.is_holder:
+        command, modules = ReplicaCommand(_HOLDER_ARGV), modules_of(master)
+    else:
+        command, modules = master.command(job, lease.slots, replica.rank), None
     return ReplicaSpec(
         id=replica.id,
         job_id=job.id,
@@ -59,4 +74,12 @@ def replica_spec(
         cpus_milli=slot.cpus_milli,
         memory_bytes=slot.memory_bytes,
         gpus=slot.gpus,
+        modules=modules,
+        holder=None if holder is None else _replica_id(holder, slot),
+        workspace=None if holder is None else lease.id,
+        has_input=job.launch.pdb,
     )
+
+
+def _replica_id(job: Job, slot: Slot) -> str:
+    return f"{job.id}.{job.attempt}.{slot.name}"

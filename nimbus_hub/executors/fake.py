@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 
 from nimbus_hub.clock import Clock, SystemClock
-from nimbus_hub.errors import NotFound, Unavailable
+from nimbus_hub.errors import Conflict, Ended, NotFound, Unavailable
 from nimbus_hub.executors.base import OnChange
 from nimbus_hub.model.host import Host
-from nimbus_hub.model.replica import LogChunk, ReplicaSpec, ReplicaState, ReplicaStatus
+from nimbus_hub.model.replica import LogChunk, ReplicaSpec, ReplicaState, ReplicaStatus, Usage
 
 __all__ = ["FakeExecutor"]
 
@@ -18,16 +18,18 @@ __all__ = ["FakeExecutor"]
 @dataclass(slots=True)
 class _Fake:
     status: ReplicaStatus
+    spec: ReplicaSpec | None = None
+    input: bytearray = field(default_factory=bytearray)
     output: bytearray = field(default_factory=bytearray)
 
 
 class FakeExecutor:
-    """Keeps the contract of `Executor`; run, exit, lose and write say what happens.
+    """Keeps the contract of `Executor`; run, exit, lose, write, say and use tell what happens.
 
     ``started`` holds the spec of each replica that was started, in order; ``stopped`` each
     replica asked to stop, with its grace. With ``auto_run`` a started replica runs when it
-    is next polled; with ``auto_stop`` one asked to stop ends at once, by SIGTERM. While
-    ``unreachable`` is set every call raises Unavailable.
+    is next polled, and with ``auto_warm`` a holder; with ``auto_stop`` one asked to stop ends
+    at once, by SIGTERM. While ``unreachable`` is set every call raises Unavailable.
     """
 
     def __init__(
@@ -40,6 +42,7 @@ class FakeExecutor:
     ) -> None:
         """Offer these hosts."""
         self.auto_run = auto_run
+        self.auto_warm = auto_run
         self.auto_stop = auto_stop
         self.unreachable = False
         self.started: list[ReplicaSpec] = []
@@ -47,6 +50,7 @@ class FakeExecutor:
         self._hosts = tuple(hosts)
         self._clock = clock or SystemClock()
         self._replicas: dict[str, _Fake] = {}
+        self._used: dict[str, Usage] = {}
         self._on_change: OnChange = lambda replica_id: None
 
     async def hosts(self) -> tuple[Host, ...]:
@@ -60,7 +64,7 @@ class FakeExecutor:
         if spec.id not in self._replicas:
             self.started.append(spec)
             status = ReplicaStatus(ReplicaState.STARTING, directory=f"/fake/nimbus/{spec.job_id}")
-            self._replicas[spec.id] = _Fake(status)
+            self._replicas[spec.id] = _Fake(status, spec)
             self._on_change(spec.id)
 
     async def poll(self, replica_id: str) -> ReplicaStatus:
@@ -69,7 +73,9 @@ class FakeExecutor:
         found = self._replicas.get(replica_id)
         if found is None:
             return ReplicaStatus(ReplicaState.CREATED)
-        if self.auto_run and found.status.state is ReplicaState.STARTING:
+        is_holder = found.spec is not None and found.spec.modules is not None
+        runs_by_itself = self.auto_warm if is_holder else self.auto_run
+        if runs_by_itself and found.status.state is ReplicaState.STARTING:
             self.run(replica_id)
         return found.status
 
@@ -97,6 +103,21 @@ class FakeExecutor:
         data = bytes(found.output[start : start + limit])
         return LogChunk(start, data, found.status.state.is_end and start + len(data) >= size)
 
+    async def measure(self, replica_ids: Collection[str]) -> dict[str, Usage]:
+        """Return what :meth:`use` said."""
+        self._reach()
+        return {key: self._used[key] for key in replica_ids if key in self._used}
+
+    async def write_input(self, replica_id: str, data: bytes) -> None:
+        """Keep what a replica that takes input is given."""
+        self._reach()
+        found = self._replicas.get(replica_id)
+        if found is None or found.spec is None or not found.spec.has_input:
+            raise Conflict(f"replica {replica_id} takes no input")
+        if found.status.state.is_end:
+            raise Ended(f"replica {replica_id} is over and reads nothing any more")
+        found.input.extend(data)
+
     def watch(self, on_change: OnChange) -> None:
         """Call back at each change, on the caller's stack."""
         self._on_change = on_change
@@ -119,6 +140,19 @@ class FakeExecutor:
     def write(self, replica_id: str, data: bytes) -> None:
         """Let a replica write to its output."""
         self._of(replica_id).output.extend(data)
+
+    def use(self, replica_id: str, cpu_seconds: float, gpu_seconds: float = 0.0) -> None:
+        """Let a replica have used that much since its start."""
+        self._of(replica_id)
+        self._used[replica_id] = Usage(cpu_seconds, gpu_seconds=gpu_seconds)
+
+    def say(self, replica_id: str, reason: str) -> None:
+        """Let a replica say why it is as it is."""
+        self._change(replica_id, replace(self._of(replica_id).status, reason=reason))
+
+    def input(self, replica_id: str) -> bytes:
+        """Return what a replica was given as input."""
+        return bytes(self._of(replica_id).input)
 
     def _change(self, replica_id: str, status: ReplicaStatus) -> None:
         self._of(replica_id).status = status

@@ -43,7 +43,11 @@ class ReplicaCommand:
 
 
 class Master(Protocol):
-    """The application master of one framework."""
+    """The application master of one framework.
+
+    One with an attribute ``modules``, a tuple of names, has them imported in the warm replicas
+    of a debug gang, so that runs begin with them.
+    """
 
     name: str
 

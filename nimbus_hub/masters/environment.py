@@ -34,6 +34,8 @@ def contract_environment(
         "NIMBUS_TOKEN": token,
         **_devices(slot),
     }
+    if job.launch.pdb:
+        contract["NIMBUS_PDB"] = "1"
     return {**defaults, **job.launch.env, **contract}
 
 

@@ -26,6 +26,7 @@ class PyTorchMaster:
     """Runs the user's command once per worker, with the variables of `env://`."""
 
     name = "pytorch"
+    modules: tuple[str, ...] = ("torch",)
 
     def check(self, launch: Launch, groups: Sequence[SlotGroup]) -> None:
         """Refuse every role but ``worker``."""

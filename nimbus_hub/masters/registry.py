@@ -14,7 +14,7 @@ from nimbus_hub.masters.base import Master
 from nimbus_hub.masters.pytorch import PyTorchMaster
 from nimbus_hub.masters.script import ScriptMaster
 
-__all__ = ["GROUP", "master", "masters"]
+__all__ = ["GROUP", "master", "masters", "modules_of"]
 
 GROUP = "nimbus_hub.masters"
 
@@ -47,6 +47,11 @@ def master(name: str) -> Master:
     close = get_close_matches(name.lower(), known, n=1)
     hint = f", did you mean {close[0]}?" if close else "."
     raise InvalidRequest(f"there is no framework {name!r}{hint} There are {', '.join(known)}")
+
+
+def modules_of(master: Master) -> tuple[str, ...]:
+    """Return what the warm replicas of a framework import; nothing for one that names none."""
+    return tuple(getattr(master, "modules", ()))
 
 
 def _plug_ins() -> dict[str, EntryPoint]:

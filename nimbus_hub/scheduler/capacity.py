@@ -108,11 +108,17 @@ class Capacity:
 
     # Placing
 
-    def gang(self, groups: Sequence[SlotGroup], datacenters: Iterable[str]) -> Seated | None:
-        """Return seats in the first of these datacenters that holds a gang, or None."""
+    def gang(
+        self, groups: Sequence[SlotGroup], datacenters: Iterable[str], near: str | None = None
+    ) -> Seated | None:
+        """Return seats in the first of these datacenters that holds a gang, or None.
+
+        They are as near to a host as they can be where that is in the datacenter.
+        """
+        home, place, _ = self._places.get(near or "", ("", None, {}))
         for name in datacenters:
             if name in self.fitters:
-                seats = self.fitters[name].gang(groups)
+                seats = self.fitters[name].gang(groups, place if name == home else None)
                 if seats is not None:
                     return Seated(name, seats)
         return None

@@ -8,6 +8,7 @@ find their workers placed already. By the topology of its group (``SlotGroup``):
 - any: wherever it costs least.
 
 Groups that pack and whose slots are alike, like a chief and its workers, pack together.
+What a gang should be near to counts as a host of its own: first that host, then its rack.
 Slots without GPUs lie on GPU hosts only where the hosts without do not hold the group.
 """
 
@@ -49,34 +50,34 @@ class Fitter:
         """Return the best seat for one slot, or None."""
         return self._ranking(shape).best()
 
-    def gang(self, groups: Sequence[SlotGroup]) -> Seats | None:
-        """Return seats for all slots of all groups, or None."""
-        if len(groups) == 1 and groups[0].count == 1:
+    def gang(self, groups: Sequence[SlotGroup], near: int | None = None) -> Seats | None:
+        """Return seats for all slots of all groups, ``near`` a host if they can be, or None."""
+        if len(groups) == 1 and groups[0].count == 1 and near is None:
             seat = self.one(Shape.of(groups[0]))
             return None if seat is None else ((seat,),)
         if len(groups) == 1:
-            return self._in_order(groups, (0,))
+            return self._in_order(groups, (0,), near)
         if not self.could(groups):
             return None
         alike = _alike(groups)
         if len(alike) < len(groups):
-            return self._together(groups, alike)
+            return self._together(groups, alike, near)
         hardest = sorted(range(len(groups)), key=lambda at: _hardness(groups[at]), reverse=True)
         for order in islice(permutations(hardest), _ORDERS):
-            seats = self._in_order(groups, order)
+            seats = self._in_order(groups, order, near)
             if seats is not None:
                 return seats
         return None
 
     def _together(
-        self, groups: Sequence[SlotGroup], alike: Sequence[Sequence[int]]
+        self, groups: Sequence[SlotGroup], alike: Sequence[Sequence[int]], near: int | None
     ) -> Seats | None:
         """Return seats for groups of which some are alike: as one group, then dealt out."""
         merged = [
             replace(groups[members[0]], count=sum(groups[at].count for at in members))
             for members in alike
         ]
-        seats = self.gang(merged)
+        seats = self.gang(merged, near)
         if seats is None:
             return None
         found: dict[int, list[Seat]] = {}
@@ -103,10 +104,12 @@ class Fitter:
             self._rankings[shape] = Ranking(self.free, self._placement, shape)
         return self._rankings[shape]
 
-    def _in_order(self, groups: Sequence[SlotGroup], order: Sequence[int]) -> Seats | None:
+    def _in_order(
+        self, groups: Sequence[SlotGroup], order: Sequence[int], near: int | None
+    ) -> Seats | None:
         """Return the gang's seats if the groups choose in this order."""
         found: dict[int, tuple[Seat, ...]] = {}
-        used: dict[int, None] = {}
+        used: dict[int, None] = {} if near is None else {near: None}
         held: list[Seat] = []
         try:
             for at in order:
@@ -155,11 +158,17 @@ class Fitter:
         return self._racks(group.count, rooms, used, topology)
 
     def _one_host(self, count: int, shape: Shape, room: Ints, used: tuple[int, ...]) -> int | None:
-        """Return the host for all slots: one of the gang's own, else the one of least cost."""
+        """Return the host for all slots: one of the gang's, one in its racks, or any other.
+
+        Of several the one of least cost.
+        """
         enough = np.flatnonzero(room >= count)
         if not len(enough):
             return None
         own = [host for host in used if room[host] >= count]
+        if used and not own:
+            racks = {self.free.rack_of(host) for host in used}
+            own = [int(host) for host in enough if self.free.rack_of(int(host)) in racks]
         together = shape
         if shape.gpus and shape.gpu_milli == WHOLE:
             together = Shape(

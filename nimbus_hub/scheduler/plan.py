@@ -238,11 +238,10 @@ class Pass:
         found = earliest(self._soon_free, waiting, (datacenter,), likely)
         return None if found is None else (found.at - self._now).total_seconds()
 
-    def _best(
-        self, capacity: Capacity, groups: tuple[SlotGroup, ...], names: Sequence[str]
-    ) -> Seated | None:
+    def _best(self, capacity: Capacity, waiting: Waiting, names: Sequence[str]) -> Seated | None:
         """Return seats in the datacenter that packs a gang best."""
-        found = [seated for name in names if (seated := capacity.gang(groups, (name,))) is not None]
+        each = (capacity.gang(waiting.groups, (name,), waiting.near) for name in names)
+        found = [seated for seated in each if seated is not None]
         if len(found) < 2:
             return found[0] if found else None
         return min(found, key=capacity.spread)
@@ -251,7 +250,7 @@ class Pass:
         key = (waiting.groups, names)
         if key in self._unfit:
             return None
-        seated = self._best(self._now_free, waiting.groups, names)
+        seated = self._best(self._now_free, waiting, names)
         if seated is None:
             self._unfit.add(key)
         return seated
@@ -263,6 +262,8 @@ class Pass:
         text = topology_text(
             seated.datacenter, free, waiting.groups, seated.seats, wishes.step_bytes
         )
+        if waiting.near is not None:
+            return f"{text}; near your session on {waiting.near}"
         if wishes.datacenter is not None:
             return f"{text}; the datacenter was asked for"
         sites = self.sites.get(waiting.lease_id)
@@ -296,7 +297,7 @@ class Pass:
         if reserved.allows(capacity.seated(seated)):
             return seated
         capacity.take(reserved.taken)
-        other = self._best(capacity, waiting.groups, names)
+        other = self._best(capacity, waiting, names)
         capacity.take(reserved.taken, -1)
         return other if other is not None and reserved.allows(capacity.seated(other)) else None
 
@@ -308,7 +309,7 @@ class Pass:
         code, text = ReasonCode.ENDING, "starts when what is being given back now is free"
         seated = None
         if soon is not self._now_free:
-            seated = self._best(soon, waiting.groups, names)
+            seated = self._best(soon, waiting, names)
         if seated is None:
             room = self._preempt(waiting, names)
             if room is None:
@@ -327,7 +328,7 @@ class Pass:
         told = {each.lease_id for each in self._preemptions}
         stoppable = self._stoppable.candidates(waiting, told)
         found = victims(
-            self._soon_free, stoppable, lambda: self._best(self._soon_free, waiting.groups, names)
+            self._soon_free, stoppable, lambda: self._best(self._soon_free, waiting, names)
         )
         if found is None:
             return None

@@ -48,7 +48,8 @@ class Waiting:
 
     ``wait_until`` is the end of its owner's patience, None for ever. ``promised`` is the
     latest start that its owner was told. ``waits_since`` is when it began to wait, if not at
-    ``since``, which is its place in the queue.
+    ``since``, which is its place in the queue. ``near`` is the host of the session that it
+    belongs to.
     """
 
     lease_id: str
@@ -61,6 +62,7 @@ class Waiting:
     wait_until: datetime | None = None
     promised: datetime | None = None
     waits_since: datetime | None = None
+    near: str | None = None
 
     @property
     def queued_at(self) -> datetime:

@@ -52,7 +52,8 @@ JOB_EXIT_CODES = {"succeeded": 0, "failed": FAILED, "stopped": 3}
 EPILOG = """\b
 Exit codes:
   0    done; with --follow: the job succeeded
-  1    the job failed, or an error without a code of its own
+  1    the job failed (on held slots: the code of the replica that failed first), or an error
+       without a code of its own
   2    the command or the request is wrong, nothing was changed
   3    the job was stopped
   4    there is no such object of yours

@@ -6,15 +6,14 @@ each with the replica's name in front. States are told on stderr.
 
 from __future__ import annotations
 
-import sys
-
 import click
 
 from nimbus_hub.cli.command import INTERRUPTED, JOB_EXIT_CODES
 from nimbus_hub.cli.output import job_ended_text, print_json, say, status_text
 from nimbus_hub.client import Client, Job, LogText
+from nimbus_hub.client.lines import Lines
 
-__all__ = ["LogPrinter", "follow_job"]
+__all__ = ["Colours", "follow_job", "print_text"]
 
 _COLOURS = ("cyan", "yellow", "green", "magenta", "blue", "bright_red", "bright_cyan")
 
@@ -29,7 +28,8 @@ def follow_job(
     replicas: int = 1,
 ) -> int:
     """Show a job's output to its end and return the exit code; Ctrl-C only looks away."""
-    printer = LogPrinter(has_names=replica is None and max(replicas, len(job.replicas)) > 1)
+    has_names = replica is None and max(replicas, len(job.replicas)) > 1
+    lines = Lines(has_names=has_names, style=Colours())
     teller = _Teller()
     last = job
     try:
@@ -40,17 +40,17 @@ def follow_job(
                 kind = "job" if isinstance(item, Job) else "log"
                 print_json({"event": kind, kind: item}, is_line=True)
             elif isinstance(item, LogText):
-                printer.write(item)
+                print_text(lines.add(item))
             elif not item.is_ended:
                 teller.tell(status_text(item))
     except KeyboardInterrupt:
-        printer.finish()
+        print_text(lines.rest())
         say(
             f"\njob {job.id} goes on\n  nimbus logs -f {job.id}   its output"
             f"\n  nimbus stop {job.id}      end it"
         )
         return INTERRUPTED
-    printer.finish()
+    print_text(lines.rest())
     if not as_json:
         say(job_ended_text(last))
     return JOB_EXIT_CODES.get(last.state, 1)
@@ -68,32 +68,19 @@ class _Teller:
             say(text)
 
 
-class LogPrinter:
-    """Writes output of replicas to stdout."""
+class Colours:
+    """Paints each name in a colour of its own."""
 
-    def __init__(self, *, has_names: bool) -> None:
-        self._has_names = has_names
-        self._begun: dict[str, str] = {}
+    def __init__(self) -> None:
         self._colours: dict[str, str] = {}
 
-    def write(self, log: LogText) -> None:
-        """Write what came; of several replicas only whole lines."""
-        if not self._has_names:
-            click.echo(log.text, nl=False)
-            return
-        *lines, begun = (self._begun.get(log.replica, "") + log.text).split("\n")
-        self._begun[log.replica] = begun
-        if lines:
-            click.echo("".join(self._line(log.replica, line) for line in lines), nl=False)
+    def __call__(self, name: str) -> str:
+        """Return the name, painted."""
+        colour = self._colours.setdefault(name, _COLOURS[len(self._colours) % len(_COLOURS)])
+        return click.style(name, fg=colour)
 
-    def finish(self) -> None:
-        """Write the lines that were begun and never ended."""
-        for replica, text in self._begun.items():
-            if text:
-                click.echo(self._line(replica, text), nl=False)
-        self._begun.clear()
-        sys.stdout.flush()
 
-    def _line(self, replica: str, line: str) -> str:
-        colour = self._colours.setdefault(replica, _COLOURS[len(self._colours) % len(_COLOURS)])
-        return f"{click.style(replica, fg=colour)} {line}\n"
+def print_text(text: str) -> None:
+    """Print output as it is, at once; colours only on a terminal."""
+    if text:
+        click.echo(text, nl=False)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from nimbus_hub.cli.command import Command, connect, json_option
-from nimbus_hub.cli.following import LogPrinter, follow_job
+from nimbus_hub.cli.following import Colours, follow_job, print_text
 from nimbus_hub.cli.output import (
     job_ended_text,
     moment_text,
@@ -16,6 +16,7 @@ from nimbus_hub.cli.output import (
 )
 from nimbus_hub.client import Client, Job, Lease
 from nimbus_hub.client.explain import hosts_text, waiting_text
+from nimbus_hub.client.lines import Lines
 from nimbus_hub.errors import InvalidRequest
 
 __all__ = ["logs", "ps", "stop"]
@@ -28,15 +29,16 @@ _COLUMNS = ("ID", "KIND", "NAME", "STATE", "HOSTS", "STARTED", "ENDS", "REASON")
 @json_option
 @click.pass_context
 def ps(ctx: click.Context, is_all: bool, as_json: bool) -> None:
-    """List your jobs and sessions."""
+    """List your jobs, sessions and debug gangs."""
     client = connect(ctx)
     state = "all" if is_all else "live"
     jobs = client.jobs(state=state)
     sessions = client.leases(state=state, kind="session")
+    gangs = client.leases(state=state, kind="debug")
     if as_json:
-        print_json({"jobs": jobs, "sessions": sessions})
+        print_json({"jobs": jobs, "sessions": sessions, "gangs": gangs})
         return
-    rows = [*map(_session_row, sessions), *map(_job_row, jobs)]
+    rows = [*map(_lease_row, [*sessions, *gangs]), *map(_job_row, jobs)]
     print_table(_COLUMNS, rows, "nothing runs; nimbus ps -a lists what ended")
 
 
@@ -47,11 +49,11 @@ def _job_row(job: Job) -> tuple[object, ...]:
     return job.id, "job", job.name, job.state, hosts, started, ended, reason
 
 
-def _session_row(lease: Lease) -> tuple[object, ...]:
+def _lease_row(lease: Lease) -> tuple[object, ...]:
     hosts = hosts_text(slot.host for slot in lease.slots)
     ends = moment_text(lease.ended_at or lease.expires_at)
     started, reason = moment_text(lease.active_at), waiting_text(lease)
-    return lease.id, "session", lease.name, lease.state, hosts, started, ends, reason
+    return lease.id, lease.kind, lease.name, lease.state, hosts, started, ends, reason
 
 
 @click.command("logs", cls=Command)
@@ -86,10 +88,10 @@ def logs(
     if as_json:
         print_json(list(pieces))
         return
-    printer = LogPrinter(has_names=replica is None and len(job.replicas) > 1)
+    lines = Lines(has_names=replica is None and len(job.replicas) > 1, style=Colours())
     for piece in pieces:
-        printer.write(piece)
-    printer.finish()
+        print_text(lines.add(piece))
+    print_text(lines.rest())
 
 
 @click.command("stop", cls=Command)

@@ -16,11 +16,12 @@ from nimbus_hub.cli.output import (
 )
 from nimbus_hub.client import Client, session_lease_id
 from nimbus_hub.client.explain import hosts_text, waiting_text
+from nimbus_hub.client.gangs import gang_lines
 from nimbus_hub.errors import InvalidRequest
 
 __all__ = ["lease"]
 
-_COLUMNS = ("ID", "KIND", "NAME", "STATE", "HOSTS", "ENDS", "LATEST END", "REASON")
+_COLUMNS = ("ID", "KIND", "NAME", "SESSION", "STATE", "HOSTS", "ENDS", "LATEST END", "REASON")
 
 
 @click.group("lease", cls=Group, invoke_without_command=True)
@@ -44,7 +45,7 @@ def lease(ctx: click.Context, as_json: bool) -> None:
 @json_option
 @click.pass_context
 def list_leases(ctx: click.Context, is_all: bool, as_json: bool) -> None:
-    """List your leases: of sessions and of jobs."""
+    """List your leases: of sessions, of their debug gangs, and of jobs."""
     leases = connect(ctx).leases(state="all" if is_all else "live")
     if as_json:
         print_json(leases)
@@ -54,10 +55,11 @@ def list_leases(ctx: click.Context, is_all: bool, as_json: bool) -> None:
             each.id,
             each.kind,
             each.name,
+            each.parent or "",
             each.state,
             hosts_text(slot.host for slot in each.slots),
             moment_text(each.ended_at or each.expires_at),
-            moment_text(each.latest_end),
+            moment_text(each.renewable_until),
             waiting_text(each),
         )
         for each in leases
@@ -70,10 +72,15 @@ def list_leases(ctx: click.Context, is_all: bool, as_json: bool) -> None:
 @json_option
 @click.pass_context
 def show(ctx: click.Context, as_json: bool, lease_id: str | None = None) -> None:
-    """Show what a lease holds and when it ends."""
+    """Show what a lease holds and when it ends; of a session its debug gang, too."""
     client = connect(ctx)
     found = client.lease(lease_id or own_lease(client))
-    print_json(found) if as_json else click.echo(lease_text(found))
+    if as_json:
+        print_json(found)
+        return
+    click.echo(lease_text(found))
+    for gang in client.gangs(session=found.id) if found.kind == "session" else ():
+        click.echo("\n  ".join(gang_lines(gang)))
 
 
 @lease.command("renew", cls=Command)

@@ -17,10 +17,12 @@ _COMMANDS = {
     "logs": "nimbus_hub.cli.jobs:logs",
     "stop": "nimbus_hub.cli.jobs:stop",
     "lease": "nimbus_hub.cli.lease:lease",
+    "debug": "nimbus_hub.cli.debug:debug",
     "hosts": "nimbus_hub.cli.hosts:hosts",
     "gpus": "nimbus_hub.cli.gpus:gpus",
     "queue": "nimbus_hub.cli.queue:queue",
     "explain": "nimbus_hub.cli.queue:explain",
+    "usage": "nimbus_hub.cli.usage:usage",
     "tensorboard": "nimbus_hub.cli.tensorboard:tensorboard",
 }
 

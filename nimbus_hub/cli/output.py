@@ -21,6 +21,7 @@ from nimbus_hub.client.explain import (
     local_moment,
     waiting_text,
 )
+from nimbus_hub.client.gangs import renewable_text
 from nimbus_hub.model.quantities import format_cpus, format_duration, format_gpus, format_memory
 
 __all__ = [
@@ -130,6 +131,8 @@ def lease_text(lease: Lease) -> str:
     """Write a lease in a few lines: state, end, what it holds."""
     title = f"lease {lease.id}" + (f" ({lease.name})" if lease.name else "") + f" {lease.state}"
     lines = [title + detail_text(waiting_text(lease))]
+    if lease.parent:
+        lines.append(f"debug gang of session {lease.parent}")
     if lease.placement:
         lines.append(lease.placement)
     if lease.expires_at and not lease.is_ended:
@@ -144,8 +147,5 @@ def ends_text(lease: Lease) -> str:
     """Write when a lease ends, and until when it may be renewed."""
     if lease.expires_at is None:
         return f"lasts {format_duration(timedelta(seconds=lease.length_seconds))} once it starts"
-    left = format_duration(lease.expires_at - lease.now)
-    text = f"ends {moment_text(lease.expires_at, lease.now)} (in {left})"
-    if lease.can_renew and lease.latest_end:
-        return f"{text}, may be renewed until {moment_text(lease.latest_end, lease.now)}"
-    return text + ("" if lease.can_renew else ", may not be renewed any more")
+    left = format_duration(max(timedelta(0), lease.expires_at - lease.now))
+    return f"ends {moment_text(lease.expires_at, lease.now)} (in {left}), {renewable_text(lease)}"

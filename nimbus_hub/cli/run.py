@@ -11,9 +11,13 @@ import click
 
 from nimbus_hub.cli.command import EPILOG, connect, guarded, json_option
 from nimbus_hub.cli.following import follow_job
+from nimbus_hub.cli.held import run_held
 from nimbus_hub.cli.output import print_json, say
-from nimbus_hub.client import Client, Job, Manifest, Plan, scan
-from nimbus_hub.client.explain import count_text, detail_text, hosts_text, plan_text, waiting_text
+from nimbus_hub.client import Client, Job, JobRequest, Manifest, Plan, scan
+from nimbus_hub.client.environment import cache_directory
+from nimbus_hub.client.explain import detail_text, hosts_text, plan_text, role_count, waiting_text
+from nimbus_hub.client.gangs import session_gang
+from nimbus_hub.client.held import gang_to_run_on, like_gang, on_gang
 from nimbus_hub.client.run_options import (
     RunCommand,
     RunOptions,
@@ -45,38 +49,65 @@ def run(ctx: click.Context, /, as_json: bool, **values: Any) -> None:
 
     Options come first; what follows SCRIPT is its own. SCRIPT is a .py or .sh file of the
     working directory, of which the job gets a copy, or any program: nimbus run -- echo hi.
+
+    In a session that holds a debug gang it runs there, at once: the output is shown to its
+    end, Ctrl-C stops it everywhere, and the exit code is that of the replica that failed.
     """
     options = run_values(values)
     workdir = Path(options.workdir)
     script = Script.find(options.argv, workdir)
     request = job_request(options, script.argv)
     client = connect(ctx)
+    gang = gang_to_run_on(client, options)
+    if gang is not None:
+        request = on_gang(request, options, gang)
+    elif options.submit:
+        request = job_request(like_gang(options, session_gang(client)), script.argv)
+    if options.dry_run:
+        plan = client.plan(request)
+        print_json(plan) if as_json else click.echo(plan_text(plan))
+    elif gang is not None:
+        request = replace(request, snapshot=_snapshot(client, script, workdir, as_json))
+        ctx.exit(run_held(client, gang, request, options, as_json=as_json))
+    else:
+        ctx.exit(_submit(client, request, options, script, as_json))
+
+
+def _submit(
+    client: Client, request: JobRequest, options: RunOptions, script: Script, as_json: bool
+) -> int:
+    """Run as a job of its own and return the exit code."""
     # The plan comes first: what can never run is refused before anything is uploaded.
     plan = client.plan(request)
-    if options.dry_run:
-        print_json(plan) if as_json else click.echo(plan_text(plan))
-        return
-    manifest = scan(workdir)
-    script.check_in(manifest)
-    snapshot = _upload(client, manifest, is_quiet=as_json)
+    snapshot = _snapshot(client, script, Path(options.workdir), as_json)
     job = client.submit(replace(request, snapshot=snapshot))
-    _tell(job, plan, manifest, options, as_json)
-    if options.follow:
-        replicas = sum(group.count for group in request.groups)
-        ctx.exit(follow_job(client, job, as_json=as_json, replicas=replicas))
+    _tell(job, plan, request, options, as_json)
+    if not options.follow:
+        return 0
+    replicas = sum(group.count for group in request.groups)
+    return follow_job(client, job, as_json=as_json, replicas=replicas)
 
 
-def _tell(job: Job, plan: Plan, manifest: Manifest, options: RunOptions, as_json: bool) -> None:
+def _snapshot(client: Client, script: Script, workdir: Path, as_json: bool) -> str:
+    """Upload the working directory and return its digest."""
+    manifest = scan(workdir, cache=cache_directory())
+    script.check_in(manifest)
+    digest = _upload(client, manifest, is_quiet=as_json)
+    for path in () if as_json else manifest.left_out:
+        say(f"note: {path} is left out of the job's files: a link to a directory or to outside")
+    return digest
+
+
+def _tell(job: Job, plan: Plan, request: JobRequest, options: RunOptions, as_json: bool) -> None:
     """Say what was started, where, and what one may do next."""
     if as_json:
         print_json(
             {"event": "job", "job": job} if options.follow else job, is_line=bool(options.follow)
         )
         return
-    for path in manifest.left_out:
-        say(f"note: {path} is left out of the job's files: a link to a directory or to outside")
     where = "" if plan.would_wait else f" on {hosts_text(slot.host for slot in plan.slots)}"
-    say(f"job {job.id} ({job.name}): {_gang_text(options)}{where}")
+    roles = ", ".join(role_count(group.count, group.role) for group in request.groups)
+    say(f"job {job.id} ({job.name}): {roles}{where}")
     if plan.placement:
         say(f"  {plan.placement}")
     if options.follow:
@@ -88,18 +119,6 @@ def _tell(job: Job, plan: Plan, manifest: Manifest, options: RunOptions, as_json
         f"  nimbus logs -f {job.id}       its output\n"
         f"  nimbus-tensorboard {job.id}   its curves\n"
         f"  nimbus stop {job.id}          end it"
-    )
-
-
-def _gang_text(options: RunOptions) -> str:
-    """Write how many there are of each role: ``2 workers, 1 ps``."""
-    return ", ".join(
-        [
-            *(["1 chief"] if options.chief else []),
-            count_text(options.workers, "worker"),
-            *([f"{options.ps} ps"] if options.ps else []),
-            *([count_text(options.evaluators, "evaluator")] if options.evaluators else []),
-        ]
     )
 
 

@@ -1,16 +1,23 @@
 """The API from outside: what magics, command line, spawner and lab extension use."""
 
-from nimbus_hub.client.client import Client, Progress
-from nimbus_hub.client.decoding import decode, encode
-from nimbus_hub.client.environment import proxied_url, session_environment, session_lease_id
-from nimbus_hub.client.requests import GroupRequest, JobRequest, WishesRequest
-from nimbus_hub.client.resources import (
-    DataUse,
+from nimbus_hub.client.choices import (
     Environment,
-    Gpu,
     GpuCount,
     GpuHolder,
     GpuPool,
+    Options,
+    Queue,
+    Size,
+)
+from nimbus_hub.client.client import Client, Progress
+from nimbus_hub.client.decoding import decode, encode
+from nimbus_hub.client.environment import proxied_url, session_environment, session_lease_id
+from nimbus_hub.client.requests import GangRequest, GroupRequest, JobRequest, WishesRequest
+from nimbus_hub.client.resources import (
+    ActivityTerms,
+    DataUse,
+    Gang,
+    Gpu,
     Group,
     Health,
     Host,
@@ -18,22 +25,23 @@ from nimbus_hub.client.resources import (
     Lease,
     LeaseWarning,
     LogText,
-    Options,
     Plan,
     PlanHost,
-    Queue,
     Replica,
     Site,
-    Size,
     Slot,
     Snapshot,
 )
 from nimbus_hub.client.snapshot import Manifest, scan
+from nimbus_hub.client.usage import UsageQuery, UsageReport, UsageRow
 
 __all__ = [
+    "ActivityTerms",
     "Client",
     "DataUse",
     "Environment",
+    "Gang",
+    "GangRequest",
     "Gpu",
     "GpuCount",
     "GpuHolder",
@@ -58,6 +66,9 @@ __all__ = [
     "Size",
     "Slot",
     "Snapshot",
+    "UsageQuery",
+    "UsageReport",
+    "UsageRow",
     "WishesRequest",
     "decode",
     "encode",

@@ -11,14 +11,15 @@ from pathlib import Path
 from typing import Any, Self
 from urllib.parse import quote
 
-import httpx
-
 from nimbus_hub.client import environment
+from nimbus_hub.client.choices import GpuPool, Options
 from nimbus_hub.client.decoding import decode, decode_items
 from nimbus_hub.client.follow import PATIENCE_SECONDS, follow
-from nimbus_hub.client.requests import GroupRequest, JobRequest, WishesRequest
+from nimbus_hub.client.http import Http
+from nimbus_hub.client.requests import GangRequest, GroupRequest, JobRequest, WishesRequest
 from nimbus_hub.client.resources import (
-    GpuPool,
+    ActivityTerms,
+    Gang,
     Health,
     Host,
     HostList,
@@ -26,12 +27,12 @@ from nimbus_hub.client.resources import (
     Lease,
     LeaseWarning,
     LogText,
-    Options,
     Plan,
     Snapshot,
 )
 from nimbus_hub.client.snapshot import Manifest, scan, tar_chunks, tar_size
 from nimbus_hub.client.transport import Transport, Wait
+from nimbus_hub.client.usage import UsageQuery, UsageReport
 from nimbus_hub.errors import Conflict, Unavailable
 
 __all__ = ["Client", "Progress"]
@@ -49,7 +50,7 @@ class Client:
         self,
         url: str,
         token: str,
-        http: httpx.BaseTransport | None = None,
+        http: Http | None = None,
         wait: Wait | None = None,
     ) -> None:
         self.transport = Transport(url, token, http, wait)
@@ -162,14 +163,66 @@ class Client:
         body = {"duration": duration}
         return decode(Lease, self._post(f"{_API}/leases/{lease_id}/renew", body))
 
+    def keep(self, lease_id: str) -> Lease:
+        """Say that an idle lease is wanted: its idleness begins anew, its end stays."""
+        return decode(Lease, self._post(f"{_API}/leases/{lease_id}/keep", {}))
+
+    def report_activity(self, lease_id: str, activity: Mapping[str, object]) -> ActivityTerms:
+        """Say what was measured in a session; fields as the API's ActivityRequest has them."""
+        return decode(ActivityTerms, self._post(f"{_API}/leases/{lease_id}/activity", activity))
+
     def release(self, lease_id: str, reason: str = "", is_stopped: bool = False) -> Lease:
         """Give a lease back; ``is_stopped`` says that its process is gone already."""
         body = {"reason": reason, "is_stopped": is_stopped}
         return decode(Lease, self._post(f"{_API}/leases/{lease_id}/release", body))
 
-    def saved(self, lease_id: str) -> Lease:
-        """Say that all documents are saved: reclaiming may go on."""
-        return decode(Lease, self._post(f"{_API}/leases/{lease_id}/saved", {}))
+    def saving(self, lease_id: str, seconds: float) -> Lease:
+        """Say that the before-reclaim script of an ending session runs, so long at most."""
+        return decode(Lease, self._post(f"{_API}/leases/{lease_id}/saving", {"seconds": seconds}))
+
+    def saved(self, lease_id: str, opened: Sequence[str] = ()) -> Lease:
+        """Say that all documents are saved, and which were open: the end need not wait for them."""
+        body = {"part": "documents", "opened": list(opened)}
+        return decode(Lease, self._post(f"{_API}/leases/{lease_id}/saved", body))
+
+    def script_ended(self, lease_id: str, outcome: str) -> Lease:
+        """Say what became of the before-reclaim script: the end need not wait for it."""
+        body = {"part": "script", "outcome": outcome}
+        return decode(Lease, self._post(f"{_API}/leases/{lease_id}/saved", body))
+
+    # Usage
+
+    def usage(self, query: UsageQuery) -> UsageReport:
+        """Return what was held and used in a period."""
+        return decode(UsageReport, self._get(f"{_API}/usage", query.params()))
+
+    def usage_csv(self, query: UsageQuery) -> str:
+        """Return the same as CSV: a heading, and a line for each row."""
+        return str(self._get(f"{_API}/usage", {**query.params(), "format": "csv"}))
+
+    # Debug gangs
+
+    def request_gang(self, request: GangRequest) -> Gang:
+        """Ask for a debug gang; it may have to wait in the queue.
+
+        It is renewed and given back by its lease, with ``renew`` and ``release``.
+        """
+        request.check()
+        return decode(Gang, self._post(f"{_API}/gangs", request.body()))
+
+    def gangs(
+        self, session: str | None = None, state: str = "live", owner: str | None = None
+    ) -> tuple[Gang, ...]:
+        """Return debug gangs, newest first, of all or of the session with this lease.
+
+        ``state`` is live, ended or all.
+        """
+        params = {"session": session, "state": state, "owner": owner}
+        return decode_items(Gang, self._get(f"{_API}/gangs", params))
+
+    def gang(self, lease_id: str, after: int | None = None, timeout: float = 20.0) -> Gang:
+        """Return a gang; with ``after`` wait for a later version, ``timeout`` seconds at most."""
+        return decode(Gang, self._get_after(f"{_API}/gangs/{lease_id}", after, timeout))
 
     # Jobs
 
@@ -183,9 +236,15 @@ class Client:
         request.check()
         return decode(Job, self._post(f"{_API}/jobs", request.body()))
 
-    def jobs(self, state: str | None = None, limit: int | None = None) -> tuple[Job, ...]:
-        """Return jobs, newest first; ``state`` is live, ended or all."""
-        return decode_items(Job, self._get(f"{_API}/jobs", {"state": state, "limit": limit}))
+    def jobs(
+        self, state: str | None = None, limit: int | None = None, gang: str | None = None
+    ) -> tuple[Job, ...]:
+        """Return jobs, newest first; ``state`` is live, ended or all.
+
+        With the lease of a ``gang``, only the runs on it.
+        """
+        params = {"state": state, "limit": limit, "gang": gang}
+        return decode_items(Job, self._get(f"{_API}/jobs", params))
 
     def job(self, job_id: str, after: int | None = None, timeout: float | None = None) -> Job:
         """Return a job; with ``after`` wait for a later version, ``timeout`` seconds at most."""
@@ -194,6 +253,11 @@ class Client:
     def stop(self, job_id: str, reason: str = "") -> Job:
         """Stop a job."""
         return decode(Job, self._post(f"{_API}/jobs/{job_id}/stop", {"reason": reason}))
+
+    def write_input(self, job_id: str, replica: str, text: str) -> Job:
+        """Write to the standard input of a replica, like ``worker-0``; an empty text is its end."""
+        body = {"replica": replica, "text": text}
+        return decode(Job, self._post(f"{_API}/jobs/{job_id}/input", body))
 
     def report_progress(self, job_id: str, fraction: float, message: str = "") -> Job:
         """Say how far a job is; the job's own token may."""
@@ -281,7 +345,8 @@ class Client:
         if isinstance(directory, Manifest):
             manifest = directory
         else:
-            manifest = scan(Path(directory), extra=extra)
+            cache = environment.cache_directory()
+            manifest = scan(Path(directory), extra=extra, cache=cache)
         path = f"{_API}/snapshots"
         snapshot = decode(Snapshot, self._post(path, manifest.body()))
         if not snapshot.missing:

@@ -7,16 +7,20 @@ JUPYTERHUB_API_TOKEN and JUPYTERHUB_SERVICE_PREFIX; a replica of a job has NIMBU
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
+from pathlib import Path
 
 from nimbus_hub.errors import InvalidRequest, Unauthenticated
 
 __all__ = [
     "address_and_token",
     "browser_url",
+    "cache_directory",
     "proxied_url",
     "session_environment",
     "session_lease_id",
     "variable",
+    "with_variables",
 ]
 
 
@@ -68,6 +72,20 @@ def browser_url(port: int) -> str:
     return f"{public.rstrip('/')}/proxy/{port}/" if public else path
 
 
+def cache_directory() -> Path | None:
+    """Return where what can be lost is kept for this user; None for one without a home."""
+    given = os.environ.get("XDG_CACHE_HOME")
+    try:
+        return Path(given or Path.home() / ".cache") / "nimbus"
+    except RuntimeError:
+        return None
+
+
 def variable(name: str) -> str | None:
     """Return the value of an environment variable the user named, or None."""
     return os.environ.get(name)
+
+
+def with_variables(more: Mapping[str, str]) -> dict[str, str]:
+    """Return the environment of this process and more, for a process that it starts."""
+    return {**os.environ, **more}

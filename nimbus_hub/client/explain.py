@@ -19,6 +19,7 @@ __all__ = [
     "hosts_text",
     "local_moment",
     "plan_text",
+    "role_count",
     "starts_text",
     "utc_moment",
     "waiting_text",
@@ -91,6 +92,11 @@ def hosts_text(hosts: Iterable[str]) -> str:
 def count_text(number: int | str, noun: str) -> str:
     """Write ``1 GPU``, ``2 GPUs``."""
     return f"{number} {noun}" if str(number) == "1" else f"{number} {noun}s"
+
+
+def role_count(number: int, role: str) -> str:
+    """Write ``1 worker``, ``2 workers``; the plural of ps is ps."""
+    return f"{number} ps" if role == "ps" else count_text(number, role)
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> list[str]:

@@ -13,7 +13,7 @@ from nimbus_hub.errors import InvalidRequest
 from nimbus_hub.model.quantities import parse_duration
 from nimbus_hub.model.request import read_group, read_wishes
 
-__all__ = ["GroupRequest", "JobRequest", "WishesRequest"]
+__all__ = ["GangRequest", "GroupRequest", "JobRequest", "WishesRequest"]
 
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _MOST_RETRIES = 100
@@ -83,17 +83,24 @@ class WishesRequest:
 
 @dataclass(frozen=True, slots=True)
 class JobRequest:
-    """A wish to run a command as a job. ``snapshot`` is what ``Client.upload`` returned."""
+    """A wish to run a command as a job. ``snapshot`` is what ``Client.upload`` returned.
+
+    ``gang`` is the lease of a debug gang to run on: framework, environment and groups are the
+    gang's where they are not given. Without one the framework is ``script``, the environment
+    ``default``, and one worker runs. ``pdb``: a replica that fails waits in its debugger.
+    """
 
     argv: tuple[str, ...]
     name: str = ""
-    framework: str = "script"
-    groups: tuple[GroupRequest, ...] = (GroupRequest(),)
+    framework: str | None = None
+    groups: tuple[GroupRequest, ...] = ()
     env: dict[str, str] = field(default_factory=dict)
     snapshot: str | None = None
-    environment: str = "default"
+    environment: str | None = None
     duration: str | int | None = None
     retries: int = 0
+    gang: str | None = None
+    pdb: bool = False
     wishes: WishesRequest = WishesRequest()
 
     def check(self) -> None:
@@ -119,4 +126,30 @@ class JobRequest:
         """Return the JSON to send."""
         body: dict[str, object] = asdict(self)
         del body["wishes"]
+        body["groups"] = [group.body() for group in self.groups] or None
         return body | self.wishes.body()
+
+
+@dataclass(frozen=True, slots=True)
+class GangRequest:
+    """A wish to hold a debug gang; ``session`` is the session's lease that it belongs to."""
+
+    framework: str = "script"
+    groups: tuple[GroupRequest, ...] = (GroupRequest(),)
+    environment: str = "default"
+    name: str = ""
+    duration: str | int | None = None
+    wait: str | int | None = None
+    session: str | None = None
+
+    def check(self) -> None:
+        """Raise InvalidRequest for what the service would refuse."""
+        for group in self.groups:
+            group.check()
+        for length in (self.duration, self.wait):
+            if length is not None:
+                parse_duration(length)
+
+    def body(self) -> dict[str, object]:
+        """Return the JSON to send."""
+        return asdict(self)

@@ -9,12 +9,10 @@ from dataclasses import dataclass
 from datetime import datetime
 
 __all__ = [
+    "ActivityTerms",
     "DataUse",
-    "Environment",
+    "Gang",
     "Gpu",
-    "GpuCount",
-    "GpuHolder",
-    "GpuPool",
     "Group",
     "Health",
     "Host",
@@ -23,13 +21,10 @@ __all__ = [
     "Lease",
     "LeaseWarning",
     "LogText",
-    "Options",
     "Plan",
     "PlanHost",
-    "Queue",
     "Replica",
     "Site",
-    "Size",
     "Slot",
     "Snapshot",
 ]
@@ -86,12 +81,23 @@ class Lease:
 
     While it waits ``reason`` says why, ``reason_code`` in one stable word, and ``note`` what
     others did to it meanwhile; ``placement`` says where its slots are and why there.
+    ``parent`` is the session's lease that a debug gang belongs to, ``size`` the name of the
+    size chosen. ``cpu_seconds`` and ``gpu_seconds`` are how busy what it holds was, ``opened``
+    what was open in the session when it ended.
+
+    ``renewable_until`` is the latest end that the ``renewals_left`` can lead to, None if none
+    can. ``idle_seconds`` is after what time without activity it ends, or, without
+    ``idle_ends``, is only told of; None: never. While that is known, ``idle_since`` is when
+    something last happened, ``idle_reason`` what did not since, and ``idle_warns_at`` and
+    ``idle_ends_at`` what comes of it unless something does.
     """
 
     id: str
     kind: str
     owner: str
     name: str
+    parent: str | None
+    size: str
     state: str
     reason: str
     reason_code: str
@@ -117,21 +123,48 @@ class Lease:
     expires_at: datetime | None
     latest_end: datetime | None
     ended_at: datetime | None
+    cpu_seconds: float
+    gpu_seconds: float
+    opened: tuple[str, ...]
     renewals: int
     is_ended: bool
     can_renew: bool
+    renewable_until: datetime | None
+    renewals_left: int
     renewal_seconds: float
     warnings_seconds: tuple[float, ...]
+    idle_seconds: float | None
+    idle_ends: bool
+    idle_since: datetime | None
+    idle_warns_at: datetime | None
+    idle_ends_at: datetime | None
+    idle_reason: str
     now: datetime
     version: int
 
 
 @dataclass(frozen=True, slots=True)
 class LeaseWarning:
-    """A lease that ends in ``seconds``."""
+    """A lease that ends in ``seconds``; ``kind`` is end, or idle with what did not happen."""
 
     lease: Lease
     seconds: float
+    kind: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class ActivityTerms:
+    """What a session is to know for its next report, which is due in ``next_seconds``.
+
+    ``cpu_busy`` and ``gpu_busy`` are shares of a core and of a GPU from which on these are
+    busy; ``idle_gangs`` are the session's debug gangs that do nothing.
+    """
+
+    next_seconds: float
+    cpu_busy: float
+    gpu_busy: float
+    idle_gangs: tuple[Lease, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,13 +189,14 @@ class Job:
     """A job with the replicas of its current attempt. Directories are None before the start.
 
     What it says of waiting is its lease's; ``preemptions`` of its attempts ended because
-    others got its slots.
+    others got its slots. ``gang`` is its lease if that is a debug gang's, which stays after it.
     """
 
     id: str
     name: str
     owner: str
     lease_id: str
+    gang: str | None
     framework: str
     argv: tuple[str, ...]
     state: str
@@ -186,6 +220,25 @@ class Job:
     started_at: datetime | None
     ended_at: datetime | None
     is_ended: bool
+    version: int
+
+
+@dataclass(frozen=True, slots=True)
+class Gang:
+    """A debug gang: slots held for runs, one at a time, with a warm replica on each.
+
+    ``state`` is queued, warming, ready, busy, ending or ended. ``replicas`` are the warm ones,
+    of job ``job_id``; ``run`` is the run under way, ``runs`` how many there were with it.
+    """
+
+    lease: Lease
+    job_id: str
+    framework: str
+    state: str
+    reason: str
+    replicas: tuple[Replica, ...]
+    run: Job | None
+    runs: int
     version: int
 
 
@@ -283,88 +336,6 @@ class HostList:
 
     items: tuple[Host, ...]
     cluster_file_error: str
-
-
-@dataclass(frozen=True, slots=True)
-class Size:
-    """A ready-made choice of the spawn form."""
-
-    name: str
-    cpus_milli: int
-    memory_bytes: int
-    gpus: int
-
-
-@dataclass(frozen=True, slots=True)
-class Environment:
-    """Software that sessions and jobs can run in."""
-
-    name: str
-    description: str
-
-
-@dataclass(frozen=True, slots=True)
-class GpuCount:
-    """How many devices of a model there are, and are free."""
-
-    model: str
-    total: int
-    free: int
-
-
-@dataclass(frozen=True, slots=True)
-class GpuHolder:
-    """Who holds thousandths of devices; no owner means others than who asks."""
-
-    owner: str | None
-    gpus_milli: int
-
-
-@dataclass(frozen=True, slots=True)
-class GpuPool:
-    """The devices of one model in one datacenter.
-
-    ``free`` are whole and ``shared_free_milli`` what is left of those that are shared;
-    ``away`` are on hosts that take nothing now, whether held or not.
-    """
-
-    model: str
-    datacenter: str
-    total: int
-    free: int
-    shared: int
-    shared_free_milli: int
-    away: int
-    holders: tuple[GpuHolder, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Queue:
-    """Where requests may wait: ``priority`` is added to theirs, which may be up to ``highest``."""
-
-    name: str
-    priority: int
-    highest: int
-    is_preemptible: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Options:
-    """What may be asked for: environments, sizes, GPUs, largest host, where, lease bounds."""
-
-    environments: tuple[Environment, ...]
-    sizes: tuple[Size, ...]
-    gpus: tuple[GpuCount, ...]
-    frameworks: tuple[str, ...]
-    queues: tuple[Queue, ...]
-    datacenters: tuple[str, ...]
-    largest_cpus_milli: int
-    largest_memory_bytes: int
-    largest_gpus: int
-    default_length_seconds: float
-    longest_length_seconds: float
-    renewal_seconds: float
-    latest_end_seconds: float
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import click
 
@@ -28,26 +28,32 @@ __all__ = [
     "job_request",
     "parse_run",
     "run_values",
+    "slot_groups",
 ]
+
+Value = TypeVar("Value")
 
 _INTERPRETERS = {".py": ("python", "-u"), ".sh": ("bash",)}
 
 
 @dataclass(frozen=True, slots=True)
 class RunOptions:
-    """What stood on the line; ``argv`` is the script or program with its own arguments."""
+    """What stood on the line; ``argv`` is the script or program with its own arguments.
+
+    None of what says which slots are wanted means that nothing was said of it.
+    """
 
     name: str = ""
-    framework: str = "script"
-    workers: int = 1
-    gpus: str = "0"
-    cpus: str = "1"
-    memory: str = "2G"
+    framework: str | None = None
+    workers: int | None = None
+    gpus: str | None = None
+    cpus: str | None = None
+    memory: str | None = None
     chief: bool = False
-    evaluators: int = 0
-    ps: int = 0
-    ps_cpus: str = "1"
-    ps_memory: str = "2G"
+    evaluators: int | None = None
+    ps: int | None = None
+    ps_cpus: str | None = None
+    ps_memory: str | None = None
     topology: tuple[str, ...] = ()
     datacenter: str | None = None
     inputs: tuple[str, ...] = ()
@@ -62,6 +68,9 @@ class RunOptions:
     environment: str | None = None
     duration: str | None = None
     retries: int = 0
+    on: str | None = None
+    submit: bool = False
+    pdb: bool = False
     follow: bool | None = None
     dry_run: bool = False
     argv: tuple[str, ...] = ()
@@ -132,8 +141,8 @@ def job_request(
     request = JobRequest(
         argv=tuple(argv),
         name=options.name or _name(argv),
-        framework=options.framework,
-        groups=_groups(options),
+        framework=_said(options.framework, "script"),
+        groups=slot_groups(options),
         env=dict(map(_variable, options.env)),
         snapshot=snapshot,
         environment=options.environment or environment.session_environment(),
@@ -154,21 +163,29 @@ def job_request(
     return request
 
 
-def _groups(options: RunOptions) -> tuple[GroupRequest, ...]:
-    """Return what each role asks for, in the order of the ranks: a chief has rank 0."""
+def slot_groups(options: RunOptions) -> tuple[GroupRequest, ...]:
+    """Return what each role asks for, in the order of the ranks: a chief has rank 0.
+
+    Raises InvalidRequest for a count below 0 and a topology of a role that there is not.
+    """
     for name, count in (("ps", options.ps), ("evaluators", options.evaluators)):
-        if count < 0:
+        if count is not None and count < 0:
             raise InvalidRequest(f"{name} must be at least 0, got {count}")
-    size = options.cpus, options.memory, options.gpus
+    size = _said(options.cpus, "1"), _said(options.memory, "2G"), _said(options.gpus, "0")
+    ps_size = _said(options.ps_cpus, "1"), _said(options.ps_memory, "2G")
     asked = (
         GroupRequest("chief", int(options.chief), *size),
-        GroupRequest("worker", options.workers, *size),
-        GroupRequest("ps", options.ps, options.ps_cpus, options.ps_memory),
-        GroupRequest("evaluator", options.evaluators, *size),
+        GroupRequest("worker", _said(options.workers, 1), *size),
+        GroupRequest("ps", options.ps or 0, *ps_size),
+        GroupRequest("evaluator", options.evaluators or 0, *size),
     )
     groups = [group for group in asked if group.count or group.role == "worker"]
     wanted = _topologies(options.topology, [group.role for group in groups])
     return tuple(replace(group, topology=wanted.get(group.role)) for group in groups)
+
+
+def _said(given: Value | None, usual: Value) -> Value:
+    return usual if given is None else given
 
 
 def _topologies(texts: Sequence[str], roles: Sequence[str]) -> dict[str, str]:
@@ -223,7 +240,7 @@ class RunCommand(click.Command):
         options = [each for each in self.params if isinstance(each, click.Option)]
         known = [opt for each in options for opt in (*each.opts, *each.secondary_opts)]
         close = difflib.get_close_matches(name, known, n=1)
-        if close:
+        if close and name.startswith("--"):
             return f"no option {name}, did you mean {close[0]}?"
         return f"no option {name}; there are {' '.join(known)}, a script's own come after it"
 

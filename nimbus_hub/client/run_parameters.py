@@ -1,20 +1,27 @@
-"""The table of the options of ``nimbus run``; ``run_options`` reads what they were given."""
+"""The table of the options of ``nimbus run``; ``run_options`` reads what they were given.
+
+What says which slots are wanted has no default here: on held slots it makes a difference
+whether it was given. The defaults are those of ``run_options``.
+"""
 
 from __future__ import annotations
 
 import click
 
-__all__ = ["run_parameters"]
+__all__ = ["gang_parameters", "run_parameters"]
 
 
 def run_parameters() -> list[click.Parameter]:
     """Return the options and the argument, for a click command."""
     return [
+        click.Option(["--name"], default="", help="Name of the job.  [default: the script's]"),
         *_worker_options(),
         *_role_options(),
         *_launch_options(),
+        _topology_option(),
         *_place_options(),
         *_queue_options(),
+        *_held_options(),
         click.Option(
             ["--follow/--detach"],
             default=None,
@@ -29,31 +36,39 @@ def run_parameters() -> list[click.Parameter]:
     ]
 
 
+def gang_parameters() -> list[click.Option]:
+    """Return the options that say which slots a debug gang is to hold, and for how long."""
+    return [
+        *_worker_options(),
+        *_role_options(),
+        _topology_option(),
+        click.Option(["--name"], default="", help="Name of the gang."),
+        click.Option(
+            ["--environment"], help="Software to run in.  [default: the session's, or default]"
+        ),
+        click.Option(["--duration"], help="How long to hold it: 30m, 1h.  [default: the hub's]"),
+        click.Option(
+            ["--wait"], metavar="DURATION", help="Longest wait in the queue.  [default: no bound]"
+        ),
+    ]
+
+
 def _worker_options() -> list[click.Option]:
     """Return what says how many workers there are and what each holds."""
     return [
-        click.Option(["--name"], default="", help="Name of the job.  [default: the script's]"),
         click.Option(
             ["--framework"],
-            default="script",
-            show_default=True,
-            help="How the workers find each other: script (they do not) or pytorch.",
+            help="How the workers find each other: script (they do not) or pytorch.  "
+            "[default: script]",
         ),
-        click.Option(
-            ["--workers"], type=int, default=1, show_default=True, help="Number of processes."
-        ),
+        click.Option(["--workers"], type=int, help="Number of processes.  [default: 1]"),
         click.Option(
             ["--gpus"],
-            default="0",
-            show_default=True,
-            help="Per worker: 2, a share of one like 0.5, of some models A100,V100:2.",
+            help="Per worker: 2, a share of one like 0.5, of some models A100,V100:2.  "
+            "[default: 0]",
         ),
-        click.Option(
-            ["--cpus"], default="1", show_default=True, help="Per worker: a number like 2 or 0.5."
-        ),
-        click.Option(
-            ["--memory"], default="2G", show_default=True, help="Per worker: a size like 4G."
-        ),
+        click.Option(["--cpus"], help="Per worker: a number like 2 or 0.5.  [default: 1]"),
+        click.Option(["--memory"], help="Per worker: a size like 4G.  [default: 2G]"),
     ]
 
 
@@ -64,22 +79,26 @@ def _role_options() -> list[click.Option]:
         click.Option(
             ["--evaluators"],
             type=int,
-            default=0,
-            show_default=True,
-            help="Number of evaluators, of a worker's size.",
+            help="Number of evaluators, of a worker's size.  [default: 0]",
         ),
         click.Option(
             ["--ps"],
             type=int,
-            default=0,
-            show_default=True,
-            help="Number of parameter servers; they have no GPUs.",
+            help="Number of parameter servers; they have no GPUs.  [default: 0]",
         ),
-        click.Option(["--ps-cpus"], default="1", show_default=True, help="Per parameter server."),
-        click.Option(
-            ["--ps-memory"], default="2G", show_default=True, help="Per parameter server."
-        ),
+        click.Option(["--ps-cpus"], help="Per parameter server.  [default: 1]"),
+        click.Option(["--ps-memory"], help="Per parameter server.  [default: 2G]"),
     ]
+
+
+def _topology_option() -> click.Option:
+    return click.Option(
+        ["--topology"],
+        multiple=True,
+        metavar="[ROLE=]WISH",
+        help="How slots lie: pack, pack:host, pack:rack, spread, spread:host or any; "
+        "for workers, or as in ps=spread. May be repeated.  [default: the role's]",
+    )
 
 
 def _launch_options() -> list[click.Option]:
@@ -120,13 +139,6 @@ def _place_options() -> list[click.Option]:
     """Return what says where it should run."""
     return [
         click.Option(
-            ["--topology"],
-            multiple=True,
-            metavar="[ROLE=]WISH",
-            help="How slots lie: pack, pack:host, pack:rack, spread, spread:host or any; "
-            "for workers, or as in ps=spread. May be repeated.  [default: the role's]",
-        ),
-        click.Option(
             ["--datacenter"], metavar="NAME", help="Where to run.  [default: where it is best]"
         ),
         click.Option(
@@ -164,5 +176,27 @@ def _queue_options() -> list[click.Option]:
             ["--preemptible"],
             is_flag=True,
             help="May be stopped, and started again, for others that come first.",
+        ),
+    ]
+
+
+def _held_options() -> list[click.Option]:
+    """Return what says whether it runs on slots that are held, and how."""
+    return [
+        click.Option(
+            ["--on"],
+            type=click.Choice(["held", "queue"]),
+            help="Run on the slots of the debug gang that is held, or as a job of its own.  "
+            "[default: held if the session holds a gang]",
+        ),
+        click.Option(
+            ["--submit"],
+            is_flag=True,
+            help="Send it as a job of its own (--on queue); what is not given is as in the gang.",
+        ),
+        click.Option(
+            ["--pdb"],
+            is_flag=True,
+            help="On held slots: when a replica fails, talk to its debugger here.",
         ),
     ]

@@ -20,6 +20,7 @@ from pathlib import Path
 
 from pathspec import GitIgnoreSpec
 
+from nimbus_hub.client.digests import Digests
 from nimbus_hub.errors import InvalidRequest, TooLarge
 from nimbus_hub.model.quantities import format_memory
 
@@ -105,11 +106,13 @@ def scan(
     directory: Path,
     *,
     extra: Mapping[str, str] | None = None,
+    cache: Path | None = None,
     limit_bytes: int = LIMIT_BYTES,
     limit_files: int = LIMIT_FILES,
 ) -> Manifest:
     """Read a working directory; ``extra`` are texts by path that go before its files.
 
+    With a ``cache``, a directory of the user's, files that did not change are not read again.
     Raises TooLarge, with the largest files and what to do, and InvalidRequest for what
     cannot be read.
     """
@@ -117,12 +120,13 @@ def scan(
         raise InvalidRequest(f"workdir must be a directory, and {str(directory)!r} is none")
     root = directory.resolve()
     texts = {path: text.encode() for path, text in (extra or {}).items()}
-    walk = _Walk(root, limit_files)
-    found = {path: stats for path, stats in walk.files() if path not in texts}
-    sizes = {path: stats.st_size for path, stats in found.items()}
-    sizes |= {path: len(text) for path, text in texts.items()}
-    _check_size(root, sizes, limit_bytes, walk.ignore_file)
-    files = [_file(root, path, stats) for path, stats in found.items()]
+    walk = _Walk(root, limit_files, cache)
+    with walk.digests as digests:
+        found = {path: stats for path, stats in walk.files() if path not in texts}
+        sizes = {path: stats.st_size for path, stats in found.items()}
+        sizes |= {path: len(text) for path, text in texts.items()}
+        _check_size(root, sizes, limit_bytes, walk.ignore_file)
+        files = [_file(root, path, stats, digests) for path, stats in found.items()]
     files += [_text(path, text) for path, text in texts.items()]
     return Manifest(root, tuple(sorted(files, key=lambda f: f.path)), tuple(walk.left_out))
 
@@ -130,13 +134,15 @@ def scan(
 class _Walk:
     """One way through a directory, without what the patterns leave out."""
 
-    def __init__(self, root: Path, limit_files: int) -> None:
+    def __init__(self, root: Path, limit_files: int, cache: Path | None) -> None:
         self._root = root
         self._limit_files = limit_files
         self.ignore_file = next(
             (name for name in _IGNORE_FILES if (root / name).is_file()), _IGNORE_FILES[0]
         )
-        self._patterns = GitIgnoreSpec.from_lines([*BUILT_IN_PATTERNS, *self._own_patterns()])
+        patterns = [*BUILT_IN_PATTERNS, *self._own_patterns()]
+        self._patterns = GitIgnoreSpec.from_lines(patterns)
+        self.digests = Digests(cache, root, patterns)
         self.left_out: list[str] = []
 
     def _own_patterns(self) -> list[str]:
@@ -151,6 +157,7 @@ class _Walk:
             for entry, path in self._entries(pending.pop()):
                 if entry.is_dir(follow_symlinks=False):
                     pending.append(f"{path}/")
+                    self.digests.add_directory(f"{path}/")
                 elif (stats := self._stats(entry, path)) is not None:
                     counts[path.partition("/")[0]] += 1
                     self._check_count(counts)
@@ -168,10 +175,12 @@ class _Walk:
         return [
             (entry, path)
             for entry, path in named
-            if not self._patterns.match_file(
-                f"{path}/" if entry.is_dir(follow_symlinks=False) else path
-            )
+            if self._is_in(f"{path}/" if entry.is_dir(follow_symlinks=False) else path)
         ]
+
+    def _is_in(self, path: str) -> bool:
+        # To match a path takes longer than all else about it.
+        return self.digests.has(path) or not self._patterns.match_file(path)
 
     def _stats(self, entry: os.DirEntry[str], path: str) -> os.stat_result | None:
         """Return a file's stats, or None where the rules leave it out or it is gone."""
@@ -214,8 +223,12 @@ def _check_size(root: Path, sizes: Mapping[str, int], limit_bytes: int, ignore_f
     )
 
 
-def _file(root: Path, path: str, stats: os.stat_result) -> File:
+def _file(root: Path, path: str, stats: os.stat_result, digests: Digests) -> File:
     source = root / path
+    is_executable = bool(stats.st_mode & stat.S_IXUSR)
+    known = digests.find(path, stats)
+    if known is not None:
+        return File(path, stats.st_size, known, is_executable, source)
     try:
         path.encode()
         with source.open("rb") as content:
@@ -225,7 +238,9 @@ def _file(root: Path, path: str, stats: os.stat_result) -> File:
         raise InvalidRequest(f"the file name {path!r} is no UTF-8; rename the file") from error
     except OSError as error:
         raise _unreadable(path, error, _IGNORE_FILES[0]) from error
-    return File(path, size, digest, bool(stats.st_mode & stat.S_IXUSR), source)
+    if size == stats.st_size:
+        digests.add(path, stats, digest)
+    return File(path, size, digest, is_executable, source)
 
 
 def _text(path: str, content: bytes) -> File:

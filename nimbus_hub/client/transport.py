@@ -12,10 +12,10 @@ import json
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
-
-import httpx
+from urllib.parse import urlencode
 
 from nimbus_hub import __version__
+from nimbus_hub.client.http import Broken, Connections, Http, Response, Unreachable
 from nimbus_hub.client.sse import Message, messages
 from nimbus_hub.errors import (
     Conflict,
@@ -31,12 +31,11 @@ from nimbus_hub.errors import (
 
 __all__ = ["Params", "Patience", "Transport", "Wait"]
 
-Params = Mapping[str, str | int | float | bool | None]
+Params = Mapping[str, str | int | float | None]
 
 Wait = Callable[[float], bool]
 """Waits that many seconds; True says that waiting is over for good."""
 
-_CONNECT_SECONDS = 5.0
 _ANSWER_SECONDS = 30.0
 # The service sends a ping every 4 s; a proxy keeps a connection whose service died.
 _SILENCE_SECONDS = 12.0
@@ -74,22 +73,20 @@ class Transport:
         self,
         url: str,
         token: str,
-        http: httpx.BaseTransport | None = None,
+        http: Http | None = None,
         wait: Wait | None = None,
     ) -> None:
         self.url = url.rstrip("/")
         self._closed = threading.Event()
         self._wait = wait or self._closed.wait
-        # Certificates and proxies from the environment are for hubs out in the world. A plain
-        # address is next door, and loading certificates would cost a tenth of a second.
-        is_https = url.startswith("https:")
-        self._http = httpx.Client(
-            transport=http,
-            verify=is_https,
-            trust_env=is_https,
-            headers={"Authorization": f"token {token}", "User-Agent": f"nimbus-hub/{__version__}"},
-            timeout=httpx.Timeout(_ANSWER_SECONDS, connect=_CONNECT_SECONDS),
-        )
+        self._headers = {
+            "Authorization": f"token {token}",
+            "User-Agent": f"nimbus-hub/{__version__}",
+        }
+        try:
+            self._http: Http = http or Connections(self.url)
+        except ValueError as error:
+            raise InvalidRequest(f"{url!r} is no address of a service: {error}") from error
 
     def close(self) -> None:
         """Close the connections and end every wait."""
@@ -112,14 +109,16 @@ class Transport:
     ) -> Any:
         """Send a request and return the JSON of the answer."""
         patience = self.patience(patience_seconds)
-        timeout = httpx.Timeout(answer_seconds, connect=_CONNECT_SECONDS)
+        target = path + _query(params)
+        content = None if body is None else json.dumps(body, ensure_ascii=False).encode()
+        headers = self._headers | ({} if body is None else {"Content-Type": "application/json"})
         while True:
             try:
-                with self._answers():
-                    answer = self._http.request(
-                        method, self.url + path, params=_set(params), json=body, timeout=timeout
-                    )
-                return self._content(answer)
+                with (
+                    self._answers(),
+                    self._http.send(method, target, content, headers, answer_seconds) as answer,
+                ):
+                    return self._content(answer)
             except Unavailable as error:
                 if method != "GET" and not _is_unsent(error):
                     raise
@@ -127,13 +126,12 @@ class Transport:
 
     def upload(self, path: str, content: Iterable[bytes], size: int, content_type: str) -> None:
         """Send a body of a known size as it is made."""
-        headers = {"Content-Length": str(size), "Content-Type": content_type}
-        timeout = httpx.Timeout(10 * _ANSWER_SECONDS, connect=_CONNECT_SECONDS)
-        with self._answers():
-            answer = self._http.request(
-                "PUT", self.url + path, content=content, headers=headers, timeout=timeout
-            )
-        self._content(answer)
+        headers = self._headers | {"Content-Length": str(size), "Content-Type": content_type}
+        with (
+            self._answers(),
+            self._http.send("PUT", path, content, headers, 10 * _ANSWER_SECONDS) as answer,
+        ):
+            self._content(answer)
 
     def stream(
         self, path: str, params: Params | None = None, last_id: str = ""
@@ -142,51 +140,51 @@ class Transport:
 
         A lost connection is Unavailable; the caller knows how to go on from where it was.
         """
-        headers = {"Accept": "text/event-stream"} | ({"Last-Event-ID": last_id} if last_id else {})
-        timeout = httpx.Timeout(_SILENCE_SECONDS, connect=_CONNECT_SECONDS)
+        headers = self._headers | {"Accept": "text/event-stream"}
+        headers |= {"Last-Event-ID": last_id} if last_id else {}
+        target = path + _query(params)
         with (
             self._answers(),
-            self._http.stream(
-                "GET", self.url + path, params=_set(params), headers=headers, timeout=timeout
-            ) as answer,
+            self._http.send("GET", target, None, headers, _SILENCE_SECONDS) as answer,
         ):
-            if not answer.is_success:
-                answer.read()
+            if not _is_success(answer):
                 self._content(answer)
-            yield from messages(answer.iter_bytes())
+            yield from messages(answer.chunks())
 
     @contextlib.contextmanager
     def _answers(self) -> Iterator[None]:
         """Say where the service should be when it does not answer."""
         try:
             yield
-        except httpx.InvalidURL as error:
-            raise InvalidRequest(f"{self.url} is no address of a service: {error}") from error
-        except httpx.UnsupportedProtocol as error:
-            raise InvalidRequest(
-                f"the service's address must start with http:// or https://, got {self.url!r}"
+        except (Unreachable, Broken) as error:
+            raise Unavailable(
+                f"the Nimbus service at {self.url} does not answer: {error}"
             ) from error
-        except httpx.RequestError as error:
-            why = str(error) or type(error).__name__
-            raise Unavailable(f"the Nimbus service at {self.url} does not answer: {why}") from error
 
-    def _content(self, answer: httpx.Response) -> Any:
-        """Return the answer's JSON or raise the error it carries."""
+    def _content(self, answer: Response) -> Any:
+        """Return the answer's JSON, or its text if it is CSV; raise the error it carries."""
+        body = answer.read()
+        if _is_success(answer) and answer.content_type.startswith("text/csv"):
+            return body.decode()
         with contextlib.suppress(json.JSONDecodeError, UnicodeDecodeError):
-            content = answer.json() if answer.content else None
-            if answer.is_success:
+            content = json.loads(body) if body else None
+            if _is_success(answer):
                 return content
             if isinstance(content, dict) and isinstance(content.get("message"), str):
-                raise _error(answer.status_code, content)
+                raise _error(answer.status, content)
         raise Unavailable(
             f"the Nimbus service at {self.url} does not answer: "
-            f"HTTP {answer.status_code} {answer.reason_phrase} from something else there"
+            f"HTTP {answer.status} {answer.reason} from something else there"
         )
 
 
 def _is_unsent(error: Unavailable) -> bool:
     """Tell whether no connection was made, so that even a write may be repeated."""
-    return isinstance(error.__cause__, httpx.ConnectError | httpx.ConnectTimeout)
+    return isinstance(error.__cause__, Unreachable)
+
+
+def _is_success(answer: Response) -> bool:
+    return 200 <= answer.status < 300
 
 
 def _error(status: int, content: dict[str, Any]) -> NimbusError:
@@ -195,6 +193,7 @@ def _error(status: int, content: dict[str, Any]) -> NimbusError:
     return cls(content["message"])
 
 
-def _set(params: Params | None) -> dict[str, str | int | float | bool]:
-    """Leave out what is None."""
-    return {key: value for key, value in (params or {}).items() if value is not None}
+def _query(params: Params | None) -> str:
+    """Return what follows the path, without what is None."""
+    given = {key: value for key, value in (params or {}).items() if value is not None}
+    return f"?{urlencode(given)}" if given else ""

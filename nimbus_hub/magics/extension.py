@@ -18,7 +18,7 @@ from IPython.core.error import UsageError
 
 from nimbus_hub.client import Client
 from nimbus_hub.errors import InvalidRequest, NimbusError
-from nimbus_hub.magics import board, jobs, lease, run
+from nimbus_hub.magics import board, debug, jobs, lease, run
 from nimbus_hub.magics.session import Call, Session
 
 __all__ = ["MAGICS", "Magic", "load"]
@@ -53,6 +53,7 @@ MAGICS = (
     Magic(jobs.logs),
     Magic(jobs.stop),
     Magic(lease.lease),
+    Magic(debug.debug),
     Magic(board.tensorboard),
 )
 

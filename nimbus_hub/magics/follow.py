@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from nimbus_hub.client import Client, resources
+from nimbus_hub.client.lines import Lines
 from nimbus_hub.magics.job import Job
 from nimbus_hub.magics.render import headline
 from nimbus_hub.magics.session import Call
 
-__all__ = ["follow", "prefixed"]
+__all__ = ["follow"]
 
 
 def follow(call: Call, job: Job, replica: str | None = None, tail: int | None = None) -> None:
@@ -22,30 +23,16 @@ def follow(call: Call, job: Job, replica: str | None = None, tail: int | None = 
     job.refresh()
 
 
-def prefixed(replica: str, text: str) -> str:
-    """Return whole lines, each under the replica's name."""
-    return "".join(f"[{replica}] {line}\n" for line in text.splitlines())
-
-
 def _texts(client: Client, job_id: str, replica: str | None, tail: int | None) -> Iterator[str]:
     """Yield lines and changes of state."""
-    unfinished: dict[str, str] = {}
+    lines = Lines(has_names=True)
     told = ""
     for item in client.follow(job_id, tail=tail, replica=replica):
         if isinstance(item, resources.LogText):
-            yield _whole_lines(unfinished, item)
+            yield lines.add(item)
             continue
         if item.is_ended:
-            yield from (prefixed(name, rest) for name, rest in unfinished.items())
+            yield lines.rest()
         if (line := headline(item)) != told:
             yield f"{line}\n"
         told = line
-
-
-def _whole_lines(unfinished: dict[str, str], item: resources.LogText) -> str:
-    """Return the lines that are complete now and keep the rest for later."""
-    text = unfinished.pop(item.replica, "") + item.text
-    lines, _, rest = text.rpartition("\n")
-    if rest:
-        unfinished[item.replica] = rest
-    return prefixed(item.replica, lines)

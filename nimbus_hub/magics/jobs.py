@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-
 import click
 
 from nimbus_hub.client import resources
+from nimbus_hub.client.lines import Lines
 from nimbus_hub.errors import InvalidRequest
-from nimbus_hub.magics.follow import follow, prefixed
+from nimbus_hub.magics.follow import follow
 from nimbus_hub.magics.job import Job
 from nimbus_hub.magics.render import first_line, headline
 from nimbus_hub.magics.session import Call
@@ -46,8 +45,10 @@ def logs(call: Call, job: str, replica: str | None, tail: int | None, is_followe
         follow(call, chosen, replica, tail)
         return
     items = tuple(call.session.client.whole_logs(chosen.id, replica=replica, tail=tail))
-    for text in _texts(items):
-        call.write(text)
+    lines = Lines(has_names=len({item.replica for item in items}) > 1)
+    for item in items:
+        call.write(lines.add(item))
+    call.write(lines.rest())
     if not items:
         call.write(f"{headline(chosen.refresh().known)} It has written nothing yet.\n")
 
@@ -62,15 +63,6 @@ def stop(call: Call, job: str) -> None:
     """
     chosen = call.session.job(job).stop("Stopped from the notebook.")
     call.write(f"{headline(chosen.known)}\n")
-
-
-def _texts(items: Iterable[resources.LogText]) -> Iterator[str]:
-    """Yield the output as it is for one replica, with names for several."""
-    texts: dict[str, str] = {}
-    for item in items:
-        texts[item.replica] = texts.get(item.replica, "") + item.text
-    for name, text in texts.items():
-        yield prefixed(name, text) if len(texts) > 1 else text
 
 
 def _require_replica(job: Job, replica: str | None) -> None:

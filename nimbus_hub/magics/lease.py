@@ -8,6 +8,7 @@ import click
 
 from nimbus_hub.client import Client, resources
 from nimbus_hub.client.environment import session_lease_id
+from nimbus_hub.client.gangs import gang_lines, renewable_text
 from nimbus_hub.errors import InvalidRequest
 from nimbus_hub.magics.session import Call
 from nimbus_hub.model.quantities import format_duration
@@ -22,7 +23,7 @@ _ACTIONS = ("", "renew", "release")
 @click.argument("duration", default="")
 @click.pass_obj
 def lease(call: Call, action: str, duration: str) -> None:
-    """Say how long this session lasts, renew it, or give it back.
+    """Say how long this session and its debug gang last, renew it, or give it back.
 
     renew [DURATION] moves the end to DURATION (like 90m or 2h) from now, or as far as one
     renewal goes. release gives the session back: it is stopped and its kernels end.
@@ -37,7 +38,10 @@ def lease(call: Call, action: str, duration: str) -> None:
             "this kernel does not run in a Nimbus session, so it holds no lease: "
             "start a session on the hub's page"
         )
-    call.write(_sentence(_act(call.session.client, identity, action, duration)) + "\n")
+    client = call.session.client
+    call.write(_sentence(_act(client, identity, action, duration)) + "\n")
+    for gang in client.gangs(session=identity) if not action else ():
+        call.write("\n  ".join(gang_lines(gang)) + "\n")
 
 
 def _act(client: Client, identity: str, action: str, duration: str) -> resources.Lease:
@@ -61,7 +65,8 @@ def _sentence(lease: resources.Lease) -> str:
 
 
 def _renewal(lease: resources.Lease) -> str:
+    words = f"; it {renewable_text(lease)}"
     if not lease.can_renew:
-        return "; it cannot be renewed any more"
+        return words
     step = format_duration(timedelta(seconds=lease.renewal_seconds))
-    return f"; %nimbus_lease renew makes it {step} from now"
+    return f"{words} (%nimbus_lease renew makes it {step} from now)"

@@ -9,11 +9,15 @@ from typing import Any
 import click
 
 from nimbus_hub.client import JobRequest, Manifest, Plan, scan
+from nimbus_hub.client.environment import cache_directory
 from nimbus_hub.client.explain import plan_text
+from nimbus_hub.client.gangs import session_gang
+from nimbus_hub.client.held import gang_to_run_on, like_gang, on_gang
 from nimbus_hub.client.run_options import RunCommand, RunOptions, Script, job_request, run_values
 from nimbus_hub.errors import InvalidRequest, NimbusError
 from nimbus_hub.magics.cell import script_of_cell
 from nimbus_hub.magics.follow import follow
+from nimbus_hub.magics.held import run_held
 from nimbus_hub.magics.job import Job
 from nimbus_hub.magics.render import headline
 from nimbus_hub.magics.session import Call
@@ -34,6 +38,9 @@ goes on when the notebook is closed.
 Without --follow and --detach the job is shown live below the cell. --follow prints its
 output and ends with it, --detach shows how it stands and no more. The result is a Job:
 job.wait(), job.logs(), job.stop(), job.view().
+
+In a session that holds a debug gang (%nimbus_debug) it runs there, at once, and its output is
+printed to its end; interrupting stops it everywhere. --submit sends it as a job of its own.
 """
 
 
@@ -57,14 +64,24 @@ class DryRun:
 
 
 @click.pass_obj
-def _run(call: Call, /, variable: str | None, **values: Any) -> object:
+def _run(call: Call, /, variable: str | None, tabs: bool, **values: Any) -> object:
     _check_variable(variable)
     options = run_values(values)
     work = _work_of(call, options)
-    # The plan comes first: what can never run is refused before anything is uploaded.
-    plan = call.session.client.plan(work.request)
+    client = call.session.client
+    gang = gang_to_run_on(client, options)
+    if gang is not None:
+        work = replace(work, request=on_gang(work.request, options, gang))
+    elif options.submit:
+        wanted = like_gang(options, session_gang(client))
+        work = replace(work, request=job_request(wanted, work.request.argv))
     if options.dry_run:
-        return _keep(call, variable, DryRun(plan))
+        return _keep(call, variable, DryRun(client.plan(work.request)))
+    if gang is not None:
+        request = replace(work.request, snapshot=client.upload(work.manifest))
+        return _keep(call, variable, run_held(call, gang, request, options, has_tabs=tabs))
+    # The plan comes first: what can never run is refused before anything is uploaded.
+    client.plan(work.request)
     job = _submitted(call, options, work)
     _keep(call, variable, job)
     if options.follow:
@@ -78,7 +95,10 @@ _VARIABLE = click.Option(
     metavar="VARIABLE",
     help="Keep the result in a variable, as job = %nimbus_run ... does for a line.",
 )
-run = RunCommand("%nimbus_run", callback=_run, help=_HELP, params=[_VARIABLE])
+_TABS = click.Option(
+    ["--tabs"], is_flag=True, help="On held slots: each replica's output in a tab of its own."
+)
+run = RunCommand("%nimbus_run", callback=_run, help=_HELP, params=[_TABS, _VARIABLE])
 
 
 def _check_variable(variable: str | None) -> None:
@@ -92,7 +112,7 @@ def _work_of(call: Call, options: RunOptions) -> _Work:
     if call.cell is None:
         script = Script.find(options.argv, workdir)
         request = job_request(options, script.argv)
-        manifest = scan(workdir)
+        manifest = scan(workdir, cache=cache_directory())
         script.check_in(manifest)
         return _Work(request, manifest)
     if options.argv and "--" not in call.words:
@@ -102,7 +122,8 @@ def _work_of(call: Call, options: RunOptions) -> _Work:
         )
     cell = script_of_cell(call.cell)
     request = job_request(options, ("python", "-u", cell.name, *options.argv))
-    return _Work(request, scan(workdir, extra={cell.name: cell.text}))
+    files = scan(workdir, extra={cell.name: cell.text}, cache=cache_directory())
+    return _Work(request, files)
 
 
 def _submitted(call: Call, options: RunOptions, work: _Work) -> Job:

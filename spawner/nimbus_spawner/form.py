@@ -10,7 +10,8 @@ from collections.abc import Iterable
 from datetime import timedelta
 from html import escape
 
-from nimbus_hub.client.resources import Environment, Host, Options, Queue, Size
+from nimbus_hub.client.choices import Environment, Options, Queue, Size
+from nimbus_hub.client.resources import Host
 from nimbus_hub.model.quantities import (
     format_cpus,
     format_duration,
@@ -39,6 +40,7 @@ def render_form(choices: Options, hosts: Iterable[Host], patience: str, notice: 
             _duration(choices),
             _wait(patience),
             *_places(choices),
+            _gang(choices),
         )
     ).lstrip()
 
@@ -191,6 +193,37 @@ def _places(choices: Options) -> list[str]:
             f'<option value="">where it is best</option>{names}</select></label>'
         )
     return lines
+
+
+def _gang(choices: Options) -> str:
+    """Return the choice of a debug gang: what is held besides, for one run after another."""
+    frameworks = "".join(f"<option>{escape(name)}</option>" for name in choices.frameworks)
+    gpus = (
+        _number("debug_gpus", "GPUs each", "0", 'title="like 1, 0.5 or A100:2"')
+        if choices.largest_gpus
+        else ""
+    )
+    return (
+        '<details class="nimbus-debug mb-3"><summary>Debug gang: hold slots for distributed runs, '
+        "too</summary>\n"
+        '<div class="d-flex gap-3"><label>Framework '
+        f'<select class="form-select" name="debug_framework">{frameworks}</select></label>'
+        f"{_number('debug_workers', 'Workers', 'none', _COUNT)}{gpus}"
+        f"{_number('debug_ps', 'Parameter servers', '0', _COUNT)}</div>\n"
+        '<p class="text-muted">The session starts without waiting for it. '
+        "%nimbus_run then runs on it, at once and as often as wanted; it has a shorter lease of "
+        "its own, which can be renewed.</p></details>"
+    )
+
+
+_COUNT = 'inputmode="numeric" pattern="[0-9]+" title="a whole number"'
+
+
+def _number(name: str, label: str, placeholder: str, attributes: str) -> str:
+    return (
+        f'<label>{label} <input class="form-control" name="{name}" size="8" '
+        f'placeholder="{placeholder}" {attributes}></label>'
+    )
 
 
 def _queue(queue: Queue) -> str:

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TypedDict
 
-from nimbus_hub.client.requests import GroupRequest, WishesRequest
-from nimbus_hub.client.resources import Lease, Options
+from nimbus_hub.client.choices import Options
+from nimbus_hub.client.requests import GangRequest, GroupRequest, WishesRequest
+from nimbus_hub.client.resources import Lease
 from nimbus_hub.errors import InvalidRequest
 from nimbus_hub.model.quantities import format_cpus, format_duration, parse_duration
 from nimbus_spawner.options import SessionOptions
 
-__all__ = ["SessionRequest", "lease_env", "session_request"]
+__all__ = ["SessionRequest", "gang_request", "lease_env", "session_request"]
 
 
 _QUEUE = "default"
@@ -35,11 +36,13 @@ def session_request(
 ) -> SessionRequest:
     """Return the wish for a session's lease.
 
-    Raises InvalidRequest if there is no such size, environment, queue or datacenter, or for a
-    wait that is no duration or longer than ``patience``.
+    Raises InvalidRequest if there is no such size, environment, framework, queue or datacenter,
+    or for a wait that is no duration or longer than ``patience``.
     """
     known = [environment.name for environment in options.environments]
     _require("environment", chosen.environment, known)
+    if chosen.gang is not None:
+        _require("framework", chosen.gang.framework, options.frameworks)
     return SessionRequest(
         kind="session",
         owner=owner,
@@ -49,6 +52,20 @@ def session_request(
         duration=chosen.duration,
         wait=_wait(chosen, patience),
         wishes=_wishes(chosen, options),
+    )
+
+
+def gang_request(chosen: SessionOptions, lease: Lease) -> GangRequest | None:
+    """Return the wish for the debug gang of a session that holds its lease, if it wants one."""
+    gang = chosen.gang
+    if gang is None:
+        return None
+    workers = GroupRequest("worker", gang.workers, gpus=gang.gpus)
+    return GangRequest(
+        framework=gang.framework,
+        groups=(workers, GroupRequest("ps", gang.ps)) if gang.ps else (workers,),
+        environment=lease.environment,
+        session=lease.id,
     )
 
 

@@ -13,14 +13,40 @@ from dataclasses import dataclass
 from nimbus_hub.errors import InvalidRequest
 from nimbus_hub.model.quantities import parse_cpus, parse_duration, parse_gpus, parse_memory
 
-__all__ = ["CUSTOM", "SessionOptions", "options_from_form"]
+__all__ = ["CUSTOM", "GangOptions", "SessionOptions", "options_from_form"]
 
 CUSTOM = "custom"
 """The form's choice of own numbers instead of a size."""
 
 _AMOUNTS = ("cpus", "memory", "gpus")
 _COMMON = ("environment", "duration", "wait", "queue", "datacenter")
-_FIELDS = ("size", *_AMOUNTS, *_COMMON)
+_GANG = ("debug_framework", "debug_ps", "debug_workers", "debug_gpus")
+_FIELDS = ("size", *_AMOUNTS, *_COMMON, *_GANG)
+_MOST_REPLICAS = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class GangOptions:
+    """A checked choice of a debug gang: ``gpus`` for each worker."""
+
+    framework: str = "script"
+    ps: int = 0
+    workers: int = 1
+    gpus: str = "0"
+
+    @classmethod
+    def parse(cls, given: Mapping[str, str]) -> GangOptions | None:
+        """Read what begins with ``debug_``; None where nothing does."""
+        if not any(name in given for name in _GANG):
+            return None
+        gpus = given.get("debug_gpus", "0")
+        parse_gpus(gpus)
+        return cls(
+            framework=given.get("debug_framework", "script"),
+            ps=_count("debug_ps", given.get("debug_ps", "0"), 0),
+            workers=_count("debug_workers", given.get("debug_workers", "1"), 1),
+            gpus=gpus,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +54,8 @@ class SessionOptions:
     """A checked choice. Without a size, cpus, memory and gpus are all given.
 
     ``wait`` is as it was given: its bound is the spawner's, so the request checks it.
-    No queue is the usual one, no datacenter leaves the choice to the scheduler.
+    No queue is the usual one, no datacenter leaves the choice to the scheduler. ``gang`` is
+    what the session holds besides its own slot.
     """
 
     size: str | None = None
@@ -40,6 +67,7 @@ class SessionOptions:
     wait: str | None = None
     queue: str | None = None
     datacenter: str | None = None
+    gang: GangOptions | None = None
 
     @classmethod
     def parse(cls, user_options: Mapping[str, object]) -> SessionOptions:
@@ -51,19 +79,18 @@ class SessionOptions:
                 f"there is no session option {unknown[0]!r}; there are: {', '.join(_FIELDS)}"
             )
         given = {name: text for name, text in given.items() if text}
-        size = given.get("size")
+        size, gang = given.get("size"), GangOptions.parse(given)
         amounts = {name: given[name] for name in _AMOUNTS if name in given}
         if size not in (None, CUSTOM):
             if amounts:
                 raise InvalidRequest(
                     f"give a size or {'/'.join(amounts)}, not both: got size {size!r}"
                 )
-            return cls(size=size, **_common(given))
+            return cls(size=size, gang=gang, **_common(given))
         if size is None and not amounts:
-            return cls(**_common(given))
-        return cls(
-            **_checked({"cpus": "1", "memory": "2G", "gpus": "0", **amounts}), **_common(given)
-        )
+            return cls(gang=gang, **_common(given))
+        checked = _checked({"cpus": "1", "memory": "2G", "gpus": "0", **amounts})
+        return cls(gang=gang, **checked, **_common(given))
 
 
 def options_from_form(form: Mapping[str, Sequence[str]]) -> dict[str, str]:
@@ -72,6 +99,9 @@ def options_from_form(form: Mapping[str, Sequence[str]]) -> dict[str, str]:
     chosen.pop("_xsrf", None)
     if chosen.get("size") != CUSTOM:
         chosen = {name: value for name, value in chosen.items() if name not in _AMOUNTS}
+    # Its framework is always chosen in the form; how many there are says whether one is meant.
+    if not any(chosen.get(name) for name in _GANG if name != "debug_framework"):
+        chosen.pop("debug_framework", None)
     return {name: value for name, value in chosen.items() if value}
 
 
@@ -84,6 +114,15 @@ def _text(name: str, value: object) -> str:
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         raise InvalidRequest(f"session option {name} must be text or a number, got {value!r}")
     return str(value).strip()
+
+
+def _count(name: str, text: str, least: int) -> int:
+    """Read how many there are of a role."""
+    if not text.isascii() or not text.isdigit() or not least <= int(text) <= _MOST_REPLICAS:
+        raise InvalidRequest(
+            f"{name} must be a whole number from {least} to {_MOST_REPLICAS}, got {text!r}"
+        )
+    return int(text)
 
 
 def _common(given: Mapping[str, str]) -> dict[str, str]:

@@ -1,7 +1,8 @@
 """NimbusSpawner: a mix-in that makes any spawner of JupyterHub hold a lease.
 
-start:  ask for a lease, wait for the grant, start the server, wait until it answers,
-        activate the lease (its time counts from there).
+start:  ask for a lease, wait for the grant, ask for the debug gang that goes with it and
+        do not wait for that, start the server, wait until it answers, activate the lease
+        (its time counts from there).
 end:    however the server ends, JupyterHub runs the post-stop hook; the lease is released
         there, and the news is repeated until the service heard it.
 The lease's id is part of the spawner's state, so a restarted hub goes on with it.
@@ -27,9 +28,10 @@ from nimbus_hub.model.quantities import parse_duration
 from nimbus_spawner.calls import call, call_waiting, deliver, insist, service
 from nimbus_spawner.ended import ended_notice, ending_notice, how_it_ended
 from nimbus_spawner.form import render_form, unavailable_form
-from nimbus_spawner.grant import SessionRequest, lease_env, session_request
+from nimbus_spawner.grant import SessionRequest, gang_request, lease_env, session_request
 from nimbus_spawner.options import SessionOptions, options_from_form
 from nimbus_spawner.progress import ProgressLog, waiting_message
+from nimbus_spawner.ready import answers, origin
 
 __all__ = ["NimbusSpawner", "refused"]
 
@@ -134,7 +136,8 @@ class NimbusSpawner(Spawner):  # type: ignore[misc]
         except NimbusError:
             return Markup("")
         last = next((lease for lease in ended if lease.name == self.name), None)
-        return Markup(ended_notice(last))  # escaped where it is made
+        # Escaped where it is made.
+        return Markup(ended_notice(last, self.hub.base_url, self.user.server_url(self.name)))
 
     async def ending_notice(self) -> Markup:
         """Return HTML that says that the running session is being stopped, or nothing."""
@@ -160,7 +163,9 @@ class NimbusSpawner(Spawner):  # type: ignore[misc]
         self._is_starting = True
         self._end_reason = ""
         try:
-            lease = self._lease = await self._hold_lease()
+            chosen = SessionOptions.parse(self.user_options)
+            lease = self._lease = await self._hold_lease(chosen)
+            await self._ask_for_gang(chosen, lease)
             self._progress.tell(50, f"Granted on {lease.slots[0].host}; starting JupyterLab ...")
             address = await self.launch()
             await self._answering(address)
@@ -271,9 +276,8 @@ class NimbusSpawner(Spawner):  # type: ignore[misc]
 
     # parts of a start
 
-    async def _hold_lease(self) -> Lease:
+    async def _hold_lease(self, chosen: SessionOptions) -> Lease:
         """Return a granted lease; the one of an earlier start that was cut off is released."""
-        chosen = SessionOptions.parse(self.user_options)
         options = await insist(
             partial(call, self.client.options, owner=self.user.name), _RESTART_SECONDS
         )
@@ -281,6 +285,18 @@ class NimbusSpawner(Spawner):  # type: ignore[misc]
         await self._release_leftovers()
         self._progress.tell(5, "Asking for a lease ...")
         return await self._granted(await self._request(request))
+
+    async def _ask_for_gang(self, chosen: SessionOptions, lease: Lease) -> None:
+        """Ask for the debug gang that the session wants; without it the session is still good."""
+        request = gang_request(chosen, lease)
+        if request is None:
+            return
+        try:
+            gang = await call(self.client.request_gang, request)
+        except NimbusError as error:
+            self._progress.tell(45, f"No debug gang: {error.message}")
+        else:
+            self._progress.tell(45, f"Asked for debug gang {gang.lease.id}; %nimbus_debug tells.")
 
     async def _request(self, request: SessionRequest) -> Lease:
         asked = asyncio.ensure_future(call(self.client.request_lease, **request))
@@ -336,10 +352,10 @@ class NimbusSpawner(Spawner):  # type: ignore[misc]
         if self.internal_ssl:
             return  # JupyterHub has the keys to look for itself.
         deadline = asyncio.get_running_loop().time() + self.server_timeout
-        url = f"{_base_url(address)}{self.server.base_url}api"
+        url = f"{origin(address)}{self.server.base_url}api"
         timeout = aiohttp.ClientTimeout(total=2)
         async with aiohttp.ClientSession(timeout=timeout) as session:
-            while not await _answers(session, url):
+            while not await answers(session, url):
                 status = await self.poll()
                 if status is not None:
                     raise self._broken(how_it_ended(status))
@@ -371,19 +387,3 @@ def _status(error: NimbusError) -> int:
     if isinstance(error, Forbidden):
         return 403
     return 400 if isinstance(error, InvalidRequest) else 503
-
-
-def _base_url(address: Any) -> str:
-    """Return the origin of what a spawner's start returned: a URL, or host and port."""
-    if isinstance(address, str):
-        return address.rstrip("/")
-    host, port = address
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-
-
-async def _answers(session: aiohttp.ClientSession, url: str) -> bool:
-    try:
-        async with session.get(url) as answer:
-            return answer.status < 500
-    except (aiohttp.ClientError, TimeoutError):
-        return False

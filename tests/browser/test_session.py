@@ -163,7 +163,7 @@ def test_at_the_end_documents_are_saved_and_the_session_is_stopped(
     picture("lease-end")
     assert "last minute" in (hub.home / "notes.ipynb").read_text()
     page.get_by_role("button", name="Start a new session").click()
-    page.wait_for_url("**/hub/home")
+    page.wait_for_url("**/hub/home?next=**")
     # Until the server is stopped, the page says so and looks again by itself.
     notice = page.locator(".nimbus-session-ended")
     expect(notice).to_be_visible(timeout=LONG_MILLISECONDS)

@@ -186,12 +186,12 @@ class User:
     def is_running(self) -> bool:
         return bool(self.api("GET", f"/users/{self.name}").json()["servers"])
 
-    def leases(self, state: str = "all") -> list[dict[str, Any]]:
-        """Return this user's leases as the service tells them, newest first."""
+    def leases(self, state: str = "all", kind: str = "session") -> list[dict[str, Any]]:
+        """Return this user's leases of a kind as the service tells them, newest first."""
         token = self.api("POST", f"/users/{self.name}/tokens", json={"expires_in": 60}).json()
         answer = httpx.get(
             f"{self.hub.url}/services/nimbus/api/v1/leases",
-            params={"state": state, "kind": "session"},
+            params={"state": state, "kind": kind},
             headers={"Authorization": f"token {token['token']}"},
             trust_env=False,
         )

@@ -165,7 +165,7 @@ def test_output_of_several_replicas_is_whole_lines_with_names(
     ]
     runs.on("GET", STREAM, fake.stream(*logs, fake.ended()))
     result = call("run", "--follow", "--workers", "2", "train.py")
-    assert result.stdout == "worker-0 a1\nworker-1 b1\nworker-0 a2\nworker-1 end\n"
+    assert result.stdout == ("worker-0 | a1\nworker-1 | b1\nworker-0 | a2\nworker-1 | end\n")
 
 
 def test_following_tells_why_it_waits(call: Call, service: FakeService) -> None:
@@ -243,17 +243,25 @@ def test_wrong_logs_options_are_told(words: list[str], call: Call, service: Fake
 
 def test_ps_lists_sessions_and_jobs(call: Call, service: FakeService) -> None:
     service.on("GET", "/api/v1/jobs", {"items": [fake.job(progress_message="epoch 3")]})
-    service.on("GET", "/api/v1/leases", {"items": [fake.lease(state="expiring")]})
+
+    def leases(request: httpx.Request) -> httpx.Response:
+        is_gang = request.url.params["kind"] == "debug"
+        found = fake.gang()["lease"] if is_gang else fake.lease(state="expiring")
+        return httpx.Response(200, json={"items": [found]})
+
+    service.on("GET", "/api/v1/leases", leases)
     lines = call("ps").stdout.splitlines()
     assert [line.split()[:2] for line in lines] == [
         ["ID", "KIND"],
         ["l1", "session"],
+        ["l2", "debug"],
         ["j1", "job"],
     ]
-    assert lines[2].rstrip().endswith("epoch 3")
+    assert lines[3].rstrip().endswith("epoch 3")
     assert "state=live" in service.calls()[0]
     found = json.loads(call("ps", "-a", "--json").stdout)
-    assert [item["id"] for item in found["jobs"] + found["sessions"]] == ["j1", "l1"]
+    shown = found["jobs"] + found["sessions"] + found["gangs"]
+    assert [item["id"] for item in shown] == ["j1", "l1", "l2"]
     assert "state=all" in service.calls()[-1]
 
 
@@ -278,9 +286,10 @@ def test_the_lease_of_the_session_is_shown_and_renewed(
     monkeypatch.setenv("NIMBUS_LEASE_ID", "l1")
     service.on("GET", "/api/v1/leases/l1", fake.lease())
     service.on("POST", "/api/v1/leases/l1/renew", fake.lease())
+    service.on("GET", "/api/v1/gangs", {"items": []})
     shown = call("lease").stdout
     assert shown.splitlines()[0] == "lease l1 active"
-    assert "(in 2h), may be renewed until" in shown
+    assert "(in 2h), can be renewed until" in shown
     assert shown.splitlines()[2] == "  worker-0 on node1: 1 CPU, 2G, GPU 0"
     assert call("lease", "--json").stdout == call("lease", "show", "--json").stdout
     assert call("lease", "--json", "renew").exit_code == 2

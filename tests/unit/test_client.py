@@ -13,6 +13,7 @@ from nimbus_hub import client as public
 from nimbus_hub.api import choices, requests, schemas
 from nimbus_hub.client import (
     Client,
+    GangRequest,
     GroupRequest,
     Job,
     JobRequest,
@@ -23,6 +24,7 @@ from nimbus_hub.client import (
     encode,
     resources,
 )
+from nimbus_hub.client import choices as client_choices
 from nimbus_hub.client.environment import address_and_token, browser_url, proxied_url
 from nimbus_hub.client.sse import Message, messages
 from nimbus_hub.errors import (
@@ -68,9 +70,10 @@ def shape(hint: typing.Any) -> typing.Any:
 
 
 RESOURCES = [
-    getattr(resources, name)
-    for name in resources.__all__
-    if isinstance(getattr(resources, name), type) and name != "LeaseWarning"
+    getattr(module, name)
+    for module in (resources, client_choices)
+    for name in module.__all__
+    if isinstance(getattr(module, name), type) and name != "LeaseWarning"
 ]
 
 
@@ -88,10 +91,12 @@ def test_a_resource_has_exactly_the_fields_of_the_response(cls: type) -> None:
         (GroupRequest(), requests.GroupRequest),
         (WishesRequest(), requests.WishesRequest),
         (JobRequest(argv=("x",)), requests.JobRequest),
+        (GangRequest(), requests.GangRequest),
     ],
 )
 def test_a_request_has_exactly_the_fields_and_defaults_of_the_schema(
-    request_: GroupRequest | WishesRequest | JobRequest, schema: type[pydantic.BaseModel]
+    request_: GroupRequest | WishesRequest | JobRequest | GangRequest,
+    schema: type[pydantic.BaseModel],
 ) -> None:
     sent = request_.body()
     assert set(sent) == set(schema.model_fields)
@@ -109,6 +114,7 @@ def test_a_session_sends_the_fields_of_the_schema(service: FakeService, client: 
 def test_what_a_request_sends_is_what_the_service_reads() -> None:
     request = JobRequest(argv=("python", "x.py"), groups=(GroupRequest(gpus="A100:2"),))
     read = requests.JobRequest.model_validate(request.body(), strict=False)
+    assert read.groups is not None
     assert read.groups[0].gpus == "A100:2"
     assert read.argv == ["python", "x.py"]
 
@@ -248,7 +254,31 @@ def test_lease_verbs_send_what_the_service_reads(service: FakeService, client: C
     client.release("l1", "done", is_stopped=True)
     client.saved("l1")
     bodies = [service.body(i) for i in range(4)]
-    assert bodies == [{}, {"duration": "3h"}, {"reason": "done", "is_stopped": True}, {}]
+    assert bodies == [
+        {},
+        {"duration": "3h"},
+        {"reason": "done", "is_stopped": True},
+        {"part": "documents", "opened": []},
+    ]
+
+
+def test_gang_verbs_send_what_the_service_reads(service: FakeService, client: Client) -> None:
+    gang = fake.gang()
+    service.on("POST", "/api/v1/gangs", httpx.Response(201, json=gang))
+    service.on("GET", "/api/v1/gangs", {"items": [gang]})
+    service.on("GET", "/api/v1/gangs/l1", gang)
+    service.on("POST", "/api/v1/jobs/j1/input", fake.job())
+    asked = client.request_gang(GangRequest("pytorch", session="l0"))
+    assert (asked.state, asked.run, asked.replicas[0].name) == ("ready", None, "ps-0")
+    assert set(service.body()) == set(requests.GangRequest.model_fields)
+    assert client.gangs(session="l0") == (asked,)
+    assert client.gang("l1", after=3, timeout=1) == asked
+    client.write_input("j1", "worker-0", "p x\n")
+    assert service.body() == {"replica": "worker-0", "text": "p x\n"}
+    assert service.calls()[1:3] == [
+        "GET /services/nimbus/api/v1/gangs?session=l0&state=live",
+        "GET /services/nimbus/api/v1/gangs/l1?after=3&timeout=1",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -393,7 +423,7 @@ def test_following_gives_up_in_the_end(service: FakeService, client: Client) -> 
 
 def test_events_go_on_after_the_last_one_seen(service: FakeService, client: Client) -> None:
     def events(number: int) -> httpx.Response:
-        warning = encode({"lease": fake.lease(), "seconds": 300})
+        warning = encode({"lease": fake.lease(), "seconds": 300, "kind": "end", "reason": ""})
         text = httpx.Response(200, json=warning).text
         return httpx.Response(200, text=f"id: {number}\nevent: warning\ndata: {text}\n\n")
 

@@ -6,20 +6,21 @@ from pathlib import Path
 
 import pytest
 
-from nimbus_hub.client import resources
+from nimbus_hub.client import choices, resources
 
 DESCRIPTION = json.loads((Path(__file__).parents[2] / "docs" / "openapi.json").read_text())
 SCHEMAS = DESCRIPTION["components"]["schemas"]
-KNOWN = sorted(
-    name
-    for name, value in vars(resources).items()
-    if is_dataclass(value) and value.__module__ == resources.__name__
-)
+KNOWN = {
+    name: value
+    for module in (resources, choices)
+    for name, value in vars(module).items()
+    if is_dataclass(value) and value.__module__ == module.__name__
+}
 
 
-@pytest.mark.parametrize("name", KNOWN)
+@pytest.mark.parametrize("name", sorted(KNOWN))
 def test_a_resource_has_the_fields_of_its_schema(name: str) -> None:
-    known = {field.name for field in fields(getattr(resources, name))}
+    known = {field.name for field in fields(KNOWN[name])}
     assert known == set(SCHEMAS[name]["properties"])
 
 

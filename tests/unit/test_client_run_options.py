@@ -206,7 +206,7 @@ def test_the_request_is_whole(monkeypatch: pytest.MonkeyPatch) -> None:
         "argv": ("python", "-u", "sub/train.py"),
         "name": "train",
         "framework": "pytorch",
-        "groups": (
+        "groups": [
             {
                 "role": "worker",
                 "count": 2,
@@ -215,7 +215,7 @@ def test_the_request_is_whole(monkeypatch: pytest.MonkeyPatch) -> None:
                 "gpus": "A100:1",
                 "topology": None,
             },
-        ),
+        ],
         "env": {"A": "1", "HERE": "now"},
         "snapshot": "d" * 64,
         "environment": "torch",
@@ -229,6 +229,8 @@ def test_the_request_is_whole(monkeypatch: pytest.MonkeyPatch) -> None:
         "preemptible": False,
         "expected": None,
         "step_bytes": None,
+        "gang": None,
+        "pdb": False,
     }
 
 

@@ -16,6 +16,7 @@ from IPython.core.interactiveshell import InteractiveShell
 
 from nimbus_hub.client import (
     Client,
+    Gang,
     JobRequest,
     Lease,
     LogText,
@@ -46,7 +47,7 @@ JOB = Resource(
     state="running", reason="", position=None, starts_by=None, attempt=1, attempts=1,
     progress=None, progress_message="", replicas=(WORKER,), output_dir=None, log_dir=None,
     created_at=START, started_at=START, ended_at=None, is_ended=False, version=1,
-    reason_code="", note="", queue="default", priority=0, placement="", preemptions=0,
+    reason_code="", note="", queue="default", priority=0, placement="", preemptions=0, gang=None,
 )  # fmt: skip
 LEASE = Lease(
     id="l-1", kind="session", owner="ada", name="", state="active", reason="",
@@ -56,6 +57,9 @@ LEASE = Lease(
     is_ended=False, can_renew=True, renewal_seconds=7200, warnings_seconds=(), now=START,
     version=1, reason_code="", note="", queue="default", priority=0, is_preemptible=False,
     datacenter=None, inputs=(), outputs=(), expected_seconds=None, step_bytes=None, placement="",
+    parent=None, size="", cpu_seconds=0.0, gpu_seconds=0.0, opened=(), renewals_left=9,
+    renewable_until=START + timedelta(hours=8), idle_seconds=None, idle_ends=False,
+    idle_since=None, idle_warns_at=None, idle_ends_at=None, idle_reason="",
 )  # fmt: skip
 
 
@@ -129,6 +133,9 @@ class Service:
             if isinstance(item, Resource):
                 self.known[job_id] = item = replace(item, id=job_id)
             yield item
+
+    def gangs(self, session: str) -> tuple[Gang, ...]:
+        return ()
 
     def lease(self, lease_id: str) -> Lease:
         return LEASE
@@ -297,7 +304,7 @@ def test_follow_prints_lines_under_their_replica_until_the_end(notebook: Noteboo
     ]
     assert notebook.run("job = %nimbus_run --follow train.py") == (
         "Job train (j-2): running.\n"
-        "[worker-0] a\n[worker-1] c\n[worker-0] bb\n"
+        "worker-0 | a\nworker-1 | c\nworker-0 | bb\n"
         "Job train (j-2): succeeded, ran 5s.\n"
     )
 
@@ -309,7 +316,7 @@ def test_follow_marks_the_cell_of_a_failed_job(notebook: Notebook) -> None:
     ]
     line = "Job train (j-2): failed, ran 5s. worker-0 exited with code 3.\n"
     shown = notebook.refused("%nimbus_run --follow train.py")
-    assert shown == f"[worker-0] oops\n{line}UsageError: {line}"
+    assert shown == f"worker-0 | oops\n{line}UsageError: {line}"
 
 
 def test_an_interrupt_leaves_a_followed_job_alone(notebook: Notebook) -> None:
@@ -378,7 +385,7 @@ def test_logs_of_the_last_job(notebook: Notebook) -> None:
     notebook.service.stream = [LogText("worker-0", 1, 0, 6, "hello\n", False)]
     assert notebook.run("%nimbus_logs --tail 1") == "hello\n"
     notebook.service.stream.append(LogText("worker-1", 1, 0, 3, "hi\n", False))
-    assert notebook.run("%nimbus_logs j-1") == "[worker-0] hello\n[worker-1] hi\n"
+    assert notebook.run("%nimbus_logs j-1") == "worker-0 | hello\nworker-1 | hi\n"
     assert notebook.run("%nimbus_logs train --replica worker-0") == "hello\n"
 
 
@@ -436,9 +443,10 @@ def test_a_table_without_pandas_reads_as_text() -> None:
 
 
 def test_the_lease_is_told_renewed_and_released(notebook: Notebook) -> None:
-    until = f"{LEASE.expires_at:%H:%M}" and LEASE.expires_at.astimezone().strftime("%H:%M")
+    until, latest = (local_moment(START + timedelta(hours=hours), START) for hours in (2, 8))
     assert notebook.run("%nimbus_lease") == (
-        f"Lease l-1: active until {until}, 2h left; %nimbus_lease renew makes it 2h from now\n"
+        f"Lease l-1: active until {until}, 2h left; it can be renewed until {latest} "
+        "(%nimbus_lease renew makes it 2h from now)\n"
     )
     assert "3h left" in notebook.run("%nimbus_lease renew 3h")
     assert notebook.run("%nimbus_lease release") == (

@@ -4,7 +4,8 @@ from dataclasses import replace
 
 from nimbus_spawner.form import render_form, unavailable_form
 
-from nimbus_hub.client.resources import Environment, Gpu, GpuCount, Host, Options, Queue, Size
+from nimbus_hub.client.choices import Environment, GpuCount, Options, Queue, Size
+from nimbus_hub.client.resources import Gpu, Host
 
 G = 2**30
 OPTIONS = Options(
@@ -108,3 +109,14 @@ def test_queue_and_datacenter_are_asked_for_only_where_there_is_a_choice():
         '<select class="form-select" name="datacenter"><option value="">where it is best</option>'
         "<option>east</option><option>&lt;west&gt;</option></select>"
     ) in form
+
+
+def test_a_debug_gang_may_be_chosen_besides():
+    form = render_form(replace(OPTIONS, frameworks=("script", "<torch>")), (HOST,), "10m")
+    assert (
+        '<select class="form-select" name="debug_framework"><option>script</option>'
+        "<option>&lt;torch&gt;</option></select>"
+    ) in form
+    names = ("debug_workers", "debug_gpus", "debug_ps")
+    assert [name for name in names if f'name="{name}"' not in form] == []
+    assert 'name="debug_gpus"' not in render_form(replace(OPTIONS, largest_gpus=0), (), "10m")

@@ -1,7 +1,7 @@
 """What a user may choose for a session, and the sentence for what they may not."""
 
 import pytest
-from nimbus_spawner.options import SessionOptions, options_from_form
+from nimbus_spawner.options import GangOptions, SessionOptions, options_from_form
 
 from nimbus_hub.errors import InvalidRequest
 
@@ -22,6 +22,16 @@ from nimbus_hub.errors import InvalidRequest
             SessionOptions(queue="night", datacenter="west"),
         ),
         ({"queue": "", "datacenter": ""}, SessionOptions()),
+        (
+            {"size": "small", "debug_framework": ["pytorch"], "debug_workers": ["2"]}
+            | {"debug_gpus": ["1"], "debug_ps": [""]},
+            SessionOptions(size="small", gang=GangOptions("pytorch", 0, 2, "1")),
+        ),
+        ({"debug_ps": 1}, SessionOptions(gang=GangOptions(ps=1))),
+        (
+            {"cpus": 2, "debug_workers": 3},
+            SessionOptions(cpus="2", memory="2G", gpus="0", gang=GangOptions(workers=3)),
+        ),
         (
             {"gpus": "A100,V100:0.5"},
             SessionOptions(cpus="1", memory="2G", gpus="A100,V100:0.5"),
@@ -51,7 +61,21 @@ def test_options_are_read_from_form_query_and_api(given, expected):
         (
             {"sise": "small"},
             "there is no session option 'sise'; there are: "
-            "size, cpus, memory, gpus, environment, duration, wait, queue, datacenter",
+            "size, cpus, memory, gpus, environment, duration, wait, queue, datacenter, "
+            "debug_framework, debug_ps, debug_workers, debug_gpus",
+        ),
+        ({"debug_workers": 0}, "debug_workers must be a whole number from 1 to 1000, got '0'"),
+        (
+            {"debug_workers": "two"},
+            "debug_workers must be a whole number from 1 to 1000, got 'two'",
+        ),
+        (
+            {"debug_workers": 2, "debug_ps": "-1"},
+            "debug_ps must be a whole number from 0 to 1000, got '-1'",
+        ),
+        (
+            {"debug_workers": 2, "debug_gpus": "1.5"},
+            "gpus must be a whole number or a share of one GPU, got 1.5",
         ),
         ({"size": "small", "cpus": 2}, "give a size or cpus, not both: got size 'small'"),
         ({"size": ["a", "b"]}, "session option size must be text or a number, got ['a', 'b']"),
@@ -75,4 +99,15 @@ def test_numbers_of_the_form_count_only_with_the_custom_size():
         "cpus": "4",
         "duration": "2h",
         "wait": "90s",
+    }
+
+
+def test_a_debug_gang_is_meant_only_where_the_form_says_how_many():
+    form = {"size": ["small"], "debug_framework": ["pytorch"], "debug_workers": [""]}
+    assert options_from_form(form) == {"size": "small"}
+    form["debug_ps"] = ["1"]
+    assert options_from_form(form) == {
+        "size": "small",
+        "debug_framework": "pytorch",
+        "debug_ps": "1",
     }

@@ -2,16 +2,18 @@
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from urllib.parse import parse_qsl
 
 import pytest
-from nimbus_spawner.ended import ended_notice, ending_notice, how_it_ended
-from nimbus_spawner.grant import lease_env, session_request
+from nimbus_spawner.ended import again_url, ended_notice, ending_notice, how_it_ended
+from nimbus_spawner.grant import gang_request, lease_env, session_request
 from nimbus_spawner.local import refusal
-from nimbus_spawner.options import SessionOptions
+from nimbus_spawner.options import SessionOptions, options_from_form
 from nimbus_spawner.progress import ProgressLog, waiting_message
 
-from nimbus_hub.client.requests import GroupRequest, WishesRequest
-from nimbus_hub.client.resources import Environment, Lease, Options, Queue, Size, Slot
+from nimbus_hub.client.choices import Environment, Options, Queue, Size
+from nimbus_hub.client.requests import GangRequest, GroupRequest, WishesRequest
+from nimbus_hub.client.resources import Group, Lease, Slot
 from nimbus_hub.errors import InvalidRequest
 from nimbus_hub.up.account import own_name
 
@@ -65,6 +67,19 @@ LEASE = Lease(
     is_ended=False,
     can_renew=False,
     renewal_seconds=7200.0,
+    parent=None,
+    size="",
+    cpu_seconds=0.0,
+    gpu_seconds=0.0,
+    opened=(),
+    renewable_until=None,
+    renewals_left=0,
+    idle_seconds=None,
+    idle_ends=False,
+    idle_since=None,
+    idle_warns_at=None,
+    idle_ends_at=None,
+    idle_reason="",
     warnings_seconds=(),
     now=NOON,
     version=1,
@@ -119,6 +134,27 @@ def test_without_a_usual_queue_the_first_is_meant():
 def test_an_unknown_name_is_refused_with_the_known_ones(chosen, sentence):
     with pytest.raises(InvalidRequest, match=sentence):
         session_request(chosen, OPTIONS, "ada", "", "10m")
+
+
+def test_the_gang_of_a_session_is_asked_for_with_its_lease_and_environment():
+    chosen = SessionOptions.parse({"debug_framework": "pytorch", "debug_workers": 2})
+    lease = replace(LEASE, environment="torch")
+    workers = GroupRequest("worker", 2, gpus="0")
+    assert gang_request(chosen, lease) == GangRequest(
+        framework="pytorch", groups=(workers,), environment="torch", session="l1"
+    )
+    with_ps = SessionOptions.parse({"debug_ps": 1, "debug_gpus": "A100:1"})
+    assert gang_request(with_ps, lease).groups == (
+        GroupRequest("worker", 1, gpus="A100:1"),
+        GroupRequest("ps", 1),
+    )
+    assert gang_request(SessionOptions(), lease) is None
+
+
+def test_a_framework_that_there_is_not_is_refused_before_anything_is_asked_for():
+    chosen = SessionOptions.parse({"debug_framework": "mxnet"})
+    with pytest.raises(InvalidRequest, match="there is no framework 'mxnet'; there are: script"):
+        session_request(chosen, replace(OPTIONS, frameworks=("script",)), "ada", "", "10m")
 
 
 @pytest.mark.parametrize("wait", ["2m", "90s", "10m", "600"])
@@ -193,17 +229,61 @@ def test_the_end_of_a_server_is_told_by_its_exit_code(status, reason):
     ],
 )
 def test_a_user_is_told_of_an_end_they_did_not_ask_for(state, reason, is_told):
-    lease = replace(LEASE, state=state, reason=reason, ended_at=NOON + timedelta(hours=2))
-    assert bool(ended_notice(lease)) is is_told
+    ended_at = NOON + timedelta(hours=2)
+    lease = replace(LEASE, state=state, reason=reason, ended_at=ended_at, size="small")
+    assert bool(ended_notice(lease, "/hub/", "/user/ada/")) is is_told
 
 
 def test_the_notice_says_when_and_why_and_is_escaped():
-    lease = replace(LEASE, state="expired", reason="<b>.", ended_at=NOON)
-    assert ended_notice(lease).startswith(
+    lease = replace(LEASE, state="expired", reason="<b>.", ended_at=NOON, size="small")
+    assert ended_notice(lease, "/hub/", "/user/ada/").startswith(
         '<div class="alert alert-warning nimbus-session-ended" role="status">'
         'Your session ended at <time class="nimbus-ended" datetime="2026-11-23T12:00:00+00:00">'
-        "12:00 UTC</time>: &lt;b&gt;.</div>"
+        '12:00 UTC</time>: &lt;b&gt;.<p class="mt-2 mb-0"><a class="btn btn-primary nimbus-again" '
+        'href="/hub/spawn/ada?opt-size=small&amp;'
     )
+
+
+def test_the_notice_says_what_was_open():
+    opened = ("work/a.ipynb", "<b>.py", *(f"{number}.txt" for number in range(9)))
+    lease = replace(LEASE, state="expired", ended_at=NOON, size="small", opened=opened)
+    notice = ended_notice(lease, "/hub/", "/user/ada/")
+    assert "Open were: work/a.ipynb, &lt;b&gt;.py, 0.txt, 1.txt, " in notice
+    assert "5.txt and 3 more." in notice
+
+
+def test_a_click_starts_the_same_session_again_and_leads_to_the_lab():
+    sized = replace(LEASE, size="1 GPU", datacenter="west")
+    form, _, query = again_url(sized, "/hub/", "/user/ada/").partition("?")
+    assert form == "/hub/spawn/ada"
+    assert dict(parse_qsl(query)) == {
+        "opt-size": "1 GPU",
+        "opt-environment": "default",
+        "opt-duration": "7200",
+        "opt-queue": "default",
+        "opt-datacenter": "west",
+        "next": "/user/ada/lab",
+    }
+
+
+def test_a_session_without_a_size_is_asked_for_again_by_its_amounts():
+    group = Group("session", 1, 1500, 2**31, 1, 500, ("A100", "V100"), "pack")
+    named = replace(LEASE, name="work", owner="a b@x", groups=(group,))
+    form, _, query = again_url(named, "/hub/", "/user/a%20b@x/work/").partition("?")
+    assert form == "/hub/spawn/a%20b@x/work"
+    options = {
+        name.removeprefix("opt-"): value
+        for name, value in parse_qsl(query)
+        if name.startswith("opt-")
+    }
+    (wanted,) = session_request(
+        SessionOptions.parse(options_from_form({name: [value] for name, value in options.items()})),
+        OPTIONS,
+        "ada",
+        "work",
+        "10m",
+    )["groups"]
+    assert wanted == GroupRequest("session", 1, "1.5", str(2**31), "A100,V100:0.5")
 
 
 def test_a_session_that_is_being_stopped_says_why_and_the_page_looks_again():

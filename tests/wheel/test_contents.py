@@ -104,7 +104,9 @@ def test_the_wheel_has_every_file_of_the_packages(wheel: Path) -> None:
         "nimbus_hub/store/migrations/env.py",
         "nimbus_hub/store/migrations/script.py.mako",
         "nimbus_hub/store/migrations/versions/0001_first.py",
+        "nimbus_hub/replica/forkserver.py",
         "nimbus_hub/replica/supervisor.py",
+        "nimbus_hub/replica/warm.py",
         "nimbus_spawner/singleuser.py",
     ],
 )

@@ -110,12 +110,16 @@ class Script:
         with suppress(OSError):
             if self.log.stat().st_size > _MOST_BYTES:
                 self.log.write_bytes(self.log.read_bytes()[-_MOST_BYTES // 2 :])
-        return self.log.open("ab", buffering=0)
+        try:
+            return self.log.open("ab", buffering=0)
+        except OSError:  # a full disk, most of all, is when the script is needed
+            return Path(os.devnull).open("ab", buffering=0)
 
 
 def _write_line(log: IO[bytes], text: str) -> None:
     now = SystemClock().now().isoformat(timespec="seconds")
-    log.write(f"== {now} {text}\n".encode())
+    with suppress(OSError):
+        log.write(f"== {now} {text}\n".encode())
 
 
 def _copy(output: IO[bytes], log: IO[bytes]) -> None:
@@ -123,7 +127,8 @@ def _copy(output: IO[bytes], log: IO[bytes]) -> None:
     left = _MOST_BYTES
     with output, suppress(ValueError):  # the log is closed by now
         while chunk := os.read(output.fileno(), 2**16):
-            log.write(chunk[:left])
-            if 0 < left <= len(chunk):
-                log.write(b"\n== the rest of the output is not kept\n")
+            with suppress(OSError):
+                log.write(chunk[:left])
+                if 0 < left <= len(chunk):
+                    log.write(b"\n== the rest of the output is not kept\n")
             left = max(0, left - len(chunk))

@@ -11,7 +11,7 @@ import socket
 from collections.abc import Iterable, Iterator, Mapping
 from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
 from typing import Protocol
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 __all__ = ["Broken", "Connections", "Http", "Response", "Unreachable"]
 
@@ -143,14 +143,20 @@ class Connections:
     def _new(self) -> HTTPConnection:
         if not self._is_https:
             return _Plain(self._host, self._port, timeout=_CONNECT_SECONDS)
-        # Proxies are for hubs out in the world; one next door has no use for this import.
+        # Proxies are for hubs out in the world; one next door has no use for these imports.
+        from base64 import b64encode
         from urllib.request import getproxies, proxy_bypass
 
-        proxy = urlsplit("" if proxy_bypass(self._host) else getproxies().get("https", ""))
+        named = "" if proxy_bypass(self._host) else getproxies().get("https", "")
+        proxy = urlsplit(named if "://" in named else f"http://{named}")
         if not proxy.hostname:
             return HTTPSConnection(self._host, self._port, timeout=_CONNECT_SECONDS)
-        connection = HTTPSConnection(proxy.hostname, proxy.port, timeout=_CONNECT_SECONDS)
-        connection.set_tunnel(self._host, self._port)
+        connection = HTTPSConnection(proxy.hostname, proxy.port or 80, timeout=_CONNECT_SECONDS)
+        headers = {}
+        if proxy.username is not None:
+            login = f"{unquote(proxy.username)}:{unquote(proxy.password or '')}"
+            headers["Proxy-Authorization"] = f"Basic {b64encode(login.encode()).decode()}"
+        connection.set_tunnel(self._host, self._port, headers)
         return connection
 
 

@@ -76,8 +76,11 @@ class SmtpNotifier:
             raise Undeliverable(error.message) from None
         try:
             self._send(message)
-        except smtplib.SMTPRecipientsRefused:
-            raise Undeliverable(f"{self._host} does not take mail for {to}") from None
+        except smtplib.SMTPRecipientsRefused as error:
+            told = f"{self._host} does not take mail for {to}"
+            if any(code < _REFUSED for code, _ in error.recipients.values()):
+                raise NotifierError(f"{told} now") from None
+            raise Undeliverable(told) from None
         except smtplib.SMTPResponseException as error:
             told = f"{self._host} answered {error.smtp_code}"
             if error.smtp_code >= _REFUSED:

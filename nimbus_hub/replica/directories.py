@@ -15,7 +15,7 @@ Python 3.6 and later, standard library only.
 """
 
 # ruff: noqa: PTH102, PTH103, PTH104, PTH105, PTH106, PTH108, PTH112, PTH116
-# ruff: noqa: PTH118, PTH120, PTH123, PTH211
+# ruff: noqa: PTH114, PTH118, PTH120, PTH123, PTH211
 
 import json
 import os
@@ -192,6 +192,12 @@ def replace(source: str, target: str, entry: "Optional[List[Any]]") -> None:
     if entry is not None and status.st_mtime_ns // second <= entry[3] // second:
         later = (entry[3] // second + 1) * second
         os.utime(source, ns=(later, later))
+    if os.path.isdir(target) and not os.path.islink(target):
+        # What runs have put into it is theirs.
+        aside = target + ".left"
+        while os.path.lexists(aside):
+            aside += "~"
+        os.rename(target, aside)
     os.replace(source, target)
 
 
@@ -202,7 +208,7 @@ def read_index(folder: str) -> "Index":
             found = json.load(file)  # type: Index
     except (OSError, ValueError):
         return {}
-    return found
+    return found if isinstance(found, dict) else {}
 
 
 def write_index(folder: str, index: "Index") -> None:

@@ -84,7 +84,7 @@ class Spare:
         *lines, self.heard = (self.heard + data).split(b"\n")
         try:
             found = [json.loads(line.decode("ascii")) for line in lines]
-        except ValueError:
+        except (ValueError, RecursionError):
             return None
         is_sound = len(self.heard) < LONGEST_ANSWER and all(isinstance(one, dict) for one in found)
         return found if data and is_sound else None

@@ -254,7 +254,7 @@ class Keeper:
                 run.begun(DEBUGGING)
             elif message.get("is_taken"):
                 run.begun()
-            elif not run.is_begun:
+            elif not run.is_begun and not run.was_stopped:
                 self.server.is_stale = bool(message.get("is_stale"))
                 self.start_new(run)
 
@@ -325,6 +325,8 @@ class Keeper:
         assert spare is not None
         if spare.own.fileno() in self.poller.actions:
             self.hear_spare()
+            if run.exit_code is None:
+                return  # It was started anew.
         if not run.is_begun and not run.was_stopped:
             self.start_new(run)
             return

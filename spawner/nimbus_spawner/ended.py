@@ -80,7 +80,7 @@ def again_url(lease: Lease, hub_url: str, server_url: str) -> str:
         "datacenter": lease.datacenter or "",
     }
     options = {f"opt-{name}": value for name, value in chosen.items() if value}
-    name = f"/{lease.name}" if lease.name else ""
+    name = f"/{quote(lease.name, safe='')}" if lease.name else ""
     form = f"{hub_url}spawn/{quote(lease.owner, safe='@~')}{name}"
     return f"{form}?{urlencode({**options, 'next': f'{server_url}lab'})}"
 

@@ -20,7 +20,7 @@ def origin(address: Any) -> str:
 async def answers(session: aiohttp.ClientSession, url: str) -> bool:
     """Tell whether a server is there and works."""
     try:
-        async with session.get(url) as answer:
+        async with session.get(url, allow_redirects=False) as answer:
             return answer.status < 500
     except (aiohttp.ClientError, TimeoutError):
         return False

@@ -127,11 +127,16 @@ def test_links_in_the_way_are_replaced_and_not_followed(
     assert (elsewhere / "b.py").read_text() == "theirs"
 
 
-def test_a_directory_that_a_run_made_is_not_removed_for_a_file(workspace: Workspace) -> None:
+def test_a_directory_that_a_run_made_is_put_aside_for_a_file(workspace: Workspace) -> None:
     workspace.update({"a.py": "a"})
-    (workspace.work / "data").mkdir()
-    with pytest.raises(IsADirectoryError):
+    for number in (1, 2):
+        (workspace.work / "data").mkdir()
+        (workspace.work / "data" / "made").write_text(f"by run {number}")
         workspace.update({"a.py": "a", "data": "file"})
+        assert (workspace.work / "data").read_text() == "file"
+        workspace.update({"a.py": "a"})
+    assert (workspace.work / "data.left" / "made").read_text() == "by run 1"
+    assert (workspace.work / "data.left~" / "made").read_text() == "by run 2"
 
 
 def test_an_edit_has_another_second_than_what_was_compiled(workspace: Workspace) -> None:
@@ -143,7 +148,7 @@ def test_an_edit_has_another_second_than_what_was_compiled(workspace: Workspace)
     assert seconds == sorted(set(seconds))
 
 
-@pytest.mark.parametrize("index", ["", "{", '{"a.py": ["digest"'])
+@pytest.mark.parametrize("index", ["", "{", '{"a.py": ["digest"', "[]"])
 def test_who_knows_nothing_of_the_last_time_asks_for_all(workspace: Workspace, index: str) -> None:
     workspace.update(FILES)
     (workspace.folder / ".work.json").write_text(index)

@@ -6,7 +6,7 @@ field added to the model with a default reads old rows.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import fields
 from datetime import timedelta
 from typing import Any
@@ -15,6 +15,7 @@ from sqlalchemy import RowMapping
 
 from nimbus_hub.errors import InvalidRequest
 from nimbus_hub.model.event import Event, EventKind
+from nimbus_hub.model.heartbeat import Heartbeat
 from nimbus_hub.model.host import HostMark, HostState
 from nimbus_hub.model.job import Job, JobState, Launch
 from nimbus_hub.model.lease import Lease, LeaseKind, LeaseState
@@ -26,6 +27,8 @@ __all__ = [
     "Row",
     "Stored",
     "event_from_row",
+    "heartbeat_from_row",
+    "heartbeat_to_row",
     "host_mark_from_row",
     "host_mark_to_row",
     "job_from_row",
@@ -37,6 +40,7 @@ __all__ = [
     "replica_from_row",
     "replica_to_changes",
     "replica_to_row",
+    "slots_from_json",
 ]
 
 Row = dict[str, Any]
@@ -55,14 +59,17 @@ def _names(cls: type, *without: str) -> tuple[str, ...]:
 _LEASE = _names(Lease, "kind", "groups", "length", "wishes", "state", "target", "slots", "opened")
 _JOB = _names(Job, "launch", "state", "target")
 _REPLICA = _names(Replica, "state")
+# What is noted of use has a write of its own (see uses.py), which no other may undo.
+_USED = ("cpu_seconds", "gpu_seconds")
 # What is asked for is written once; an update leaves it out.
 _LEASE_ASKED = ("id", "owner", "name", "created_at", "environment", "parent", "size")
-_LEASE_CHANGES = tuple(name for name in _LEASE if name not in _LEASE_ASKED)
+_LEASE_CHANGES = tuple(name for name in _LEASE if name not in (*_LEASE_ASKED, *_USED))
 _JOB_ASKED = ("id", "owner", "name", "created_at", "is_holder", "run")
 _JOB_CHANGES = tuple(name for name in _JOB if name not in _JOB_ASKED)
 _REPLICA_ASKED = ("id", "job_id", "attempt", "role", "role_rank", "rank", "host")
-_REPLICA_CHANGES = tuple(name for name in _REPLICA if name not in _REPLICA_ASKED)
+_REPLICA_CHANGES = tuple(name for name in _REPLICA if name not in (*_REPLICA_ASKED, *_USED))
 _EVENT = _names(Event, "kind")
+_HEARTBEAT = _names(Heartbeat)
 _HOST_MARK = _names(HostMark, "state")
 _GROUP = _names(SlotGroup, "topology")
 _WISHES = _names(Wishes, "inputs", "outputs", "expected")
@@ -73,7 +80,7 @@ _LAUNCH = _names(Launch)
 
 def lease_to_row(lease: Lease) -> Row:
     """Return the row of a lease."""
-    row = _plain(lease, _LEASE_ASKED)
+    row = _plain(lease, (*_LEASE_ASKED, *_USED))
     row["kind"] = lease.kind.value
     row["groups"] = [_group_to_json(group) for group in lease.groups]
     row["length_microseconds"] = lease.length // _MICROSECOND
@@ -82,7 +89,7 @@ def lease_to_row(lease: Lease) -> Row:
 
 
 def lease_to_changes(lease: Lease) -> Row:
-    """Return what of a lease's row may change: all but what was asked for."""
+    """Return what of a lease's row may change: all but what was asked for and what was used."""
     row = _plain(lease, _LEASE_CHANGES)
     row["state"] = lease.state.value
     row["target"] = lease.target and lease.target.value
@@ -101,10 +108,15 @@ def lease_from_row(row: Stored) -> Lease:
         wishes=_wishes(row["wishes"] or {}),
         state=LeaseState(row["state"]),
         target=None if row["target"] is None else LeaseState(row["target"]),
-        slots=tuple(_slot(slot) for slot in row["slots"]),
+        slots=slots_from_json(row["slots"]),
         opened=tuple(row["opened"] or ()),
         **{name: row[name] for name in _LEASE},
     )
+
+
+def slots_from_json(slots: Iterable[Mapping[str, Any]]) -> tuple[Slot, ...]:
+    """Return the slots of a lease's row."""
+    return tuple(map(_slot, slots))
 
 
 def job_to_row(job: Job) -> Row:
@@ -136,11 +148,11 @@ def job_from_row(row: Stored) -> Job:
 
 def replica_to_row(replica: Replica) -> Row:
     """Return the row of a replica."""
-    return _plain(replica, _REPLICA_ASKED) | replica_to_changes(replica)
+    return _plain(replica, (*_REPLICA_ASKED, *_USED)) | replica_to_changes(replica)
 
 
 def replica_to_changes(replica: Replica) -> Row:
-    """Return what of a replica's row may change: all but what and where it is."""
+    """Return what of a replica's row may change: all but what and where it is, and its use."""
     row = _plain(replica, _REPLICA_CHANGES)
     row["state"] = replica.state.value
     return row
@@ -154,6 +166,16 @@ def replica_from_row(row: Stored) -> Replica:
 def event_from_row(row: Stored) -> Event:
     """Return the event of a row."""
     return Event(kind=EventKind(row["kind"]), **{name: row[name] for name in _EVENT})
+
+
+def heartbeat_to_row(beat: Heartbeat) -> Row:
+    """Return the row of a sign of life."""
+    return _plain(beat, _HEARTBEAT)
+
+
+def heartbeat_from_row(row: Stored) -> Heartbeat:
+    """Return the sign of life of a row."""
+    return Heartbeat(**{name: row[name] for name in _HEARTBEAT})
 
 
 def host_mark_to_row(mark: HostMark) -> Row:

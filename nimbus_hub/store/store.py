@@ -9,32 +9,40 @@ state or reason is an event, written in the same transaction.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import Any, NamedTuple, Self, TypeVar, overload
+from typing import NamedTuple, Self, TypeVar, overload
 
-from sqlalchemy import Connection, Select, Table, delete, exc, func, insert, select
+from sqlalchemy import delete, exc, func, insert, select
 
 from nimbus_hub.errors import Conflict, InvalidRequest, NotFound, Unavailable
 from nimbus_hub.model.event import Event
+from nimbus_hub.model.heartbeat import Heartbeat
 from nimbus_hub.model.host import HostMark
 from nimbus_hub.model.job import Job
 from nimbus_hub.model.lease import Lease, LeaseKind
-from nimbus_hub.model.replica import Replica
+from nimbus_hub.model.replica import Replica, Usage
+from nimbus_hub.model.usage import LeaseUse
 from nimbus_hub.store.database import Database
-from nimbus_hub.store.rows import (
-    event_from_row,
-    host_mark_from_row,
-    host_mark_to_row,
-    job_from_row,
-    lease_from_row,
-    replica_from_row,
+from nimbus_hub.store.heartbeats import read_beat, write_beat
+from nimbus_hub.store.reads import (
+    live,
+    newest,
+    portions,
+    read_current,
+    read_events,
+    read_gang_jobs,
+    read_jobs,
+    read_leases,
+    read_replicas,
 )
+from nimbus_hub.store.rows import host_mark_from_row, host_mark_to_row
 from nimbus_hub.store.schema import upgrade
 from nimbus_hub.store.tables import EVENTS, HOST_MARKS, JOBS, LEASES, REPLICAS
-from nimbus_hub.store.writes import IDS_AT_ONCE, Outcome, Record, Write, write_each
+from nimbus_hub.store.uses import note_use, read_uses
+from nimbus_hub.store.writes import Outcome, Record, Write, write_each
 
-__all__ = ["Known", "Live", "Outcome", "Record", "Store", "Write"]
+__all__ = ["GangRecord", "JobRecord", "Known", "Live", "Outcome", "Record", "Store", "Write"]
 
 A = TypeVar("A", bound=Record)
 B = TypeVar("B", bound=Record)
@@ -51,6 +59,32 @@ class Live(NamedTuple):
     leases: tuple[Lease, ...]
     jobs: tuple[Job, ...]
     replicas: tuple[Replica, ...]
+
+
+class GangRecord(NamedTuple):
+    """A debug gang as of one moment: its lease, the job that holds it, and its newest run.
+
+    Runs are one at a time, so an older one is over. ``version`` grows with each of them.
+    """
+
+    lease: Lease
+    holder: Job
+    run: Job | None
+    version: int
+
+
+class JobRecord(NamedTuple):
+    """A job as of one moment, its lease, and the replicas of its current attempt.
+
+    If its lease is a debug gang's, ``holder`` is the job that holds that and ``run`` the newest
+    run on it.
+    """
+
+    job: Job
+    lease: Lease
+    replicas: tuple[Replica, ...]
+    holder: Job | None
+    run: Job | None
 
 
 class Known(NamedTuple):
@@ -150,9 +184,9 @@ class Store:
         """Return for each id and owner what :meth:`lease` would return or raise."""
         found: dict[str, Lease] = {}
         with self._database.reading() as connection:
-            for some in _portions(sorted({lease_id for lease_id, _ in wanted})):
+            for some in portions(sorted({lease_id for lease_id, _ in wanted})):
                 query = select(LEASES).where(LEASES.c.id.in_(some))
-                leases = _current(connection, query, LEASES, _leases, known.leases)
+                leases = read_current(connection, query, LEASES, read_leases, known.leases)
                 found.update((lease.id, lease) for lease in leases)
         return [_lease_of(owner, found.get(lease_id), lease_id) for lease_id, owner in wanted]
 
@@ -160,21 +194,34 @@ class Store:
         """Return for each owner and name the live lease of that session, if there is one."""
         is_live_session = (LEASES.c.kind == LeaseKind.SESSION.value) & LEASES.c.is_live.is_(True)
         found: dict[tuple[str, str], Lease] = {}
-        for some in _portions(sorted({owner for owner, _ in wanted})):
+        for some in portions(sorted({owner for owner, _ in wanted})):
             query = select(LEASES).where(is_live_session, LEASES.c.owner.in_(some))
             with self._database.reading() as connection:
-                leases = _leases(connection, query)
+                leases = read_leases(connection, query)
             found.update(((lease.owner, lease.name), lease) for lease in leases)
         return [found.get(session) for session in wanted]
 
     def job(self, job_id: str, owner: str | None = None) -> Job:
         """Return a job; raise NotFound if there is none, or not of this owner."""
-        query = _newest(JOBS, owner, None, 1).where(JOBS.c.id == job_id)
+        query = newest(JOBS, owner, None, 1).where(JOBS.c.id == job_id)
         with self._database.reading() as connection:
-            found = _jobs(connection, query)
+            found = read_jobs(connection, query)
         if not found:
             raise NotFound(f"there is no job {job_id} of yours; see: nimbus ps -a")
         return found[0]
+
+    def gang(self, lease_id: str, owner: str | None = None) -> GangRecord:
+        """Return a debug gang; raise NotFound if there is none, or not of this owner."""
+        versions = select(func.sum(JOBS.c.version)).where(JOBS.c.lease_id == lease_id)
+        with self._database.reading() as connection:
+            leases = read_leases(connection, select(LEASES).where(LEASES.c.id == lease_id))
+            holder, run = read_gang_jobs(connection, lease_id)
+            version = int(connection.scalar(versions) or 0)
+        if not leases or holder is None or owner not in (None, leases[0].owner):
+            raise NotFound(f"there is no gang {lease_id} of yours; see: nimbus debug list")
+        if not holder.is_holder:
+            raise NotFound(f"lease {lease_id} is no debug gang; see: nimbus debug list")
+        return GangRecord(leases[0], holder, run, leases[0].version + version)
 
     def leases(
         self,
@@ -183,22 +230,49 @@ class Store:
         name: str | None = None,
         is_live: bool | None = None,
         limit: int = 100,
+        parent: str | None = None,
     ) -> tuple[Lease, ...]:
         """Return the newest leases that are as asked, newest first."""
-        query = _newest(LEASES, owner, is_live, limit)
+        query = newest(LEASES, owner, is_live, limit)
         if kind is not None:
             query = query.where(LEASES.c.kind == kind.value)
         if name is not None:
             query = query.where(LEASES.c.name == name)
+        if parent is not None:
+            query = query.where(LEASES.c.parent == parent)
         with self._database.reading() as connection:
-            return _leases(connection, query)
+            return read_leases(connection, query)
+
+    def job_record(self, job_id: str) -> JobRecord:
+        """Return a job with all that belongs to it; raise NotFound if there is none."""
+        with self._database.reading() as connection:
+            found = read_jobs(connection, select(JOBS).where(JOBS.c.id == job_id))
+            if not found:
+                raise NotFound(f"there is no job {job_id}")
+            (job,) = found
+            of_job = (REPLICAS.c.job_id == job_id) & (REPLICAS.c.attempt == job.attempt)
+            replicas = select(REPLICAS).where(of_job).order_by(REPLICAS.c.rank)
+            (lease,) = read_leases(connection, select(LEASES).where(LEASES.c.id == job.lease_id))
+            is_gang = lease.kind is LeaseKind.DEBUG
+            holder, run = read_gang_jobs(connection, lease.id) if is_gang else (None, None)
+            return JobRecord(job, lease, read_replicas(connection, replicas), holder, run)
 
     def jobs(
-        self, owner: str | None = None, is_live: bool | None = None, limit: int = 100
+        self,
+        owner: str | None = None,
+        is_live: bool | None = None,
+        limit: int = 100,
+        lease_id: str | None = None,
+        is_holder: bool | None = None,
     ) -> tuple[Job, ...]:
         """Return the newest jobs that are as asked, newest first."""
+        query = newest(JOBS, owner, is_live, limit)
+        if lease_id is not None:
+            query = query.where(JOBS.c.lease_id == lease_id)
+        if is_holder is not None:
+            query = query.where(JOBS.c.is_holder.is_(is_holder))
         with self._database.reading() as connection:
-            return _jobs(connection, _newest(JOBS, owner, is_live, limit))
+            return read_jobs(connection, query)
 
     def replicas(self, job_id: str, attempt: int | None = None) -> tuple[Replica, ...]:
         """Return a job's replicas by attempt and rank, of one attempt or of all."""
@@ -206,7 +280,7 @@ class Store:
         if attempt is not None:
             query = query.where(REPLICAS.c.attempt == attempt)
         with self._database.reading() as connection:
-            return _replicas(connection, query.order_by(REPLICAS.c.attempt, REPLICAS.c.rank))
+            return read_replicas(connection, query.order_by(REPLICAS.c.attempt, REPLICAS.c.rank))
 
     def live(self, known: Known = _NOTHING) -> Live:
         """Return all that is not over, as of one moment."""
@@ -214,16 +288,44 @@ class Store:
         replicas = select(REPLICAS).join(JOBS, current).where(JOBS.c.is_live.is_(True))
         with self._database.reading() as connection:
             return Live(
-                _current(connection, _live(LEASES), LEASES, _leases, known.leases),
-                _current(connection, _live(JOBS), JOBS, _jobs, known.jobs),
-                _replicas(connection, replicas.order_by(REPLICAS.c.job_id, REPLICAS.c.rank)),
+                read_current(connection, live(LEASES), LEASES, read_leases, known.leases),
+                read_current(connection, live(JOBS), JOBS, read_jobs, known.jobs),
+                read_replicas(connection, replicas.order_by(REPLICAS.c.job_id, REPLICAS.c.rank)),
             )
 
     def ended_since(self, moment: datetime) -> tuple[Lease, ...]:
         """Return the leases that had been granted and ended after a moment, by their end."""
         query = select(LEASES).where(LEASES.c.ended_at > moment, LEASES.c.granted_at.is_not(None))
         with self._database.reading() as connection:
-            return _leases(connection, query.order_by(LEASES.c.ended_at, LEASES.c.id))
+            return read_leases(connection, query.order_by(LEASES.c.ended_at, LEASES.c.id))
+
+    # Use
+
+    def note_usage(self, leases: Mapping[str, Usage], replicas: Mapping[str, Usage]) -> None:
+        """Note the CPU and GPU time used by leases, and by replicas of them, by id.
+
+        It changes no version: who waits for news of a lease is not told of it.
+        """
+        with self._database.writing() as connection:
+            note_use(connection, LEASES, leases)
+            note_use(connection, REPLICAS, replicas)
+
+    def uses(
+        self, since: datetime, until: datetime, owner: str | None = None
+    ) -> tuple[LeaseUse, ...]:
+        """Return what leases held at any time between two moments, by their grant."""
+        with self._database.reading() as connection:
+            return read_uses(connection, since, until, owner)
+
+    def beat(self, beat: Heartbeat) -> None:
+        """Keep the service's sign of life, in the place of the last."""
+        with self._database.writing() as connection:
+            write_beat(connection, beat)
+
+    def last_beat(self) -> Heartbeat | None:
+        """Return the service's last sign of life, if there ever was one."""
+        with self._database.reading() as connection:
+            return read_beat(connection)
 
     # Hosts
 
@@ -259,13 +361,13 @@ class Store:
         if owner is not None:
             query = query.where(EVENTS.c.owner == owner)
         with self._database.reading() as connection:
-            return _events(connection, query)
+            return read_events(connection, query)
 
     def history(self, object_id: str) -> tuple[Event, ...]:
         """Return all events of a lease or job, oldest first."""
         query = select(EVENTS).where(EVENTS.c.object_id == object_id).order_by(EVENTS.c.id)
         with self._database.reading() as connection:
-            return _events(connection, query)
+            return read_events(connection, query)
 
     def last_event_id(self) -> int:
         """Return the id of the newest event, 0 if there is none."""
@@ -294,64 +396,3 @@ def _lease_of(owner: str | None, lease: Lease | None, lease_id: str) -> Lease | 
     if lease is None or owner not in (None, lease.owner):
         return NotFound(f"there is no lease {lease_id} of yours; see: nimbus lease list")
     return lease
-
-
-def _portions(values: Sequence[str]) -> Iterator[Sequence[str]]:
-    """Yield as many at a time as a statement takes."""
-    return (values[start : start + IDS_AT_ONCE] for start in range(0, len(values), IDS_AT_ONCE))
-
-
-def _newest(
-    table: Table, owner: str | None, is_live: bool | None, limit: int
-) -> Select[tuple[Any, ...]]:
-    query = select(table).order_by(table.c.created_at.desc(), table.c.id.desc()).limit(limit)
-    if owner is not None:
-        query = query.where(table.c.owner == owner)
-    if is_live is not None:
-        query = query.where(table.c.is_live.is_(is_live))
-    return query
-
-
-def _live(table: Table) -> Select[tuple[Any, ...]]:
-    query = select(table).where(table.c.is_live.is_(True))
-    return query.order_by(table.c.created_at, table.c.id)
-
-
-def _current(
-    connection: Connection,
-    query: Select[tuple[Any, ...]],
-    table: Table,
-    read: Callable[[Connection, Select[tuple[Any, ...]]], tuple[D, ...]],
-    known: Mapping[str, D],
-) -> tuple[D, ...]:
-    """Return what a query over a table finds, reading in full only what is not known."""
-    if not known:
-        return read(connection, query)
-    versions = connection.execute(query.with_only_columns(table.c.id, table.c.version)).all()
-    found = {key: known[key] for key, version in versions if _has(known, key, version)}
-    missing = [key for key, _ in versions if key not in found]
-    for some in _portions(missing):
-        for record in read(connection, select(table).where(table.c.id.in_(some))):
-            found[record.id] = record
-    return tuple(found[key] for key, _ in versions)
-
-
-def _has(known: Mapping[str, D], key: str, version: int) -> bool:
-    record = known.get(key)
-    return record is not None and record.version == version
-
-
-def _leases(connection: Connection, query: Select[tuple[Any, ...]]) -> tuple[Lease, ...]:
-    return tuple(map(lease_from_row, connection.execute(query).mappings()))
-
-
-def _jobs(connection: Connection, query: Select[tuple[Any, ...]]) -> tuple[Job, ...]:
-    return tuple(map(job_from_row, connection.execute(query).mappings()))
-
-
-def _replicas(connection: Connection, query: Select[tuple[Any, ...]]) -> tuple[Replica, ...]:
-    return tuple(map(replica_from_row, connection.execute(query).mappings()))
-
-
-def _events(connection: Connection, query: Select[tuple[Any, ...]]) -> tuple[Event, ...]:
-    return tuple(map(event_from_row, connection.execute(query).mappings()))

@@ -31,7 +31,7 @@ from sqlalchemy import (
 from sqlalchemy.engine import Dialect
 from sqlalchemy.types import TypeDecorator
 
-__all__ = ["EVENTS", "HOST_MARKS", "JOBS", "LEASES", "METADATA", "REPLICAS", "Moment"]
+__all__ = ["EVENTS", "HEARTBEAT", "HOST_MARKS", "JOBS", "LEASES", "METADATA", "REPLICAS", "Moment"]
 
 
 class Moment(TypeDecorator[datetime]):
@@ -168,6 +168,8 @@ REPLICAS = Table(
     Column("directory", Text, nullable=False),
     Column("started_at", Moment),
     Column("ended_at", Moment),
+    Column("cpu_seconds", Double, nullable=False, server_default="0"),
+    Column("gpu_seconds", Double, nullable=False, server_default="0"),
     UniqueConstraint("job_id", "attempt", "rank"),
 )
 
@@ -185,6 +187,14 @@ EVENTS = Table(
     Index(None, "owner", "id"),
     Index(None, "object_id", "id"),
     sqlite_autoincrement=True,
+)
+
+HEARTBEAT = Table(
+    "heartbeat",
+    METADATA,
+    Column("at", Moment, primary_key=True),
+    Column("boot", Text, nullable=False),
+    Column("uptime_seconds", Double, nullable=False),
 )
 
 HOST_MARKS = Table(

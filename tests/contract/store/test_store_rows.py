@@ -94,6 +94,8 @@ ANY_LEASE = st.builds(
     ending_at=MAYBE_MOMENT,
     saved_at=MAYBE_MOMENT,
     ended_at=MAYBE_MOMENT,
+    cpu_seconds=st.floats(0, 1e12),
+    gpu_seconds=st.floats(0, 1e12),
 )
 ANY_JOB = st.builds(
     Job,
@@ -136,6 +138,8 @@ ANY_REPLICA = st.builds(
     directory=TEXTS,
     started_at=MAYBE_MOMENT,
     ended_at=MAYBE_MOMENT,
+    cpu_seconds=st.floats(0, 1e12),
+    gpu_seconds=st.floats(0, 1e12),
 )
 
 

@@ -10,6 +10,7 @@ down_revision = "0002"
 branch_labels = None
 depends_on = None
 
+_USING = ("leases", "replicas")
 _SECONDS = ("cpu_seconds", "gpu_seconds")
 
 
@@ -20,8 +21,9 @@ def upgrade() -> None:
     op.add_column(
         "leases", sa.Column("size", sa.Text(), server_default=sa.text("''"), nullable=False)
     )
-    for name in _SECONDS:
-        op.add_column("leases", sa.Column(name, sa.Double(), server_default="0", nullable=False))
+    for table in _USING:
+        for name in _SECONDS:
+            op.add_column(table, sa.Column(name, sa.Double(), server_default="0", nullable=False))
     op.add_column("leases", sa.Column("opened", sa.JSON(), nullable=True))
     op.add_column(
         "jobs",
@@ -35,8 +37,9 @@ def downgrade() -> None:
     op.drop_column("jobs", "run")
     op.drop_column("jobs", "is_holder")
     op.drop_column("leases", "opened")
-    for name in reversed(_SECONDS):
-        op.drop_column("leases", name)
+    for table in reversed(_USING):
+        for name in reversed(_SECONDS):
+            op.drop_column(table, name)
     op.drop_column("leases", "size")
     op.drop_index("ix_leases_parent", "leases")
     op.drop_column("leases", "parent")

@@ -37,7 +37,7 @@ from nimbus_hub.store.snapshots import SnapshotStore
 from nimbus_hub.store.store import Store
 from tests.contract.store.postgresql import programs, server
 
-__all__ = ["GOAL", "Rates", "Round", "main", "run"]
+__all__ = ["GOAL", "NoServers", "Rates", "Round", "disk", "durability", "main", "run"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -183,7 +183,7 @@ class Rates:
         }
 
 
-class _NoServers:
+class NoServers:
     """The hub's side: sessions that are stopped are gone at once."""
 
     async def stop(self, owner: str, name: str) -> bool:
@@ -205,15 +205,15 @@ def _databases(url: str | None) -> Iterator[str]:
     if url is not None:
         yield url
         return
-    with tempfile.TemporaryDirectory(prefix="nimbus-bench-", dir=_disk()) as directory:
+    with tempfile.TemporaryDirectory(prefix="nimbus-bench-", dir=disk()) as directory:
         yield f"sqlite:///{directory}/nimbus.sqlite"
     binaries = programs()
     if binaries is not None:
-        with server(binaries, is_durable=True, parent=_disk()) as found:
+        with server(binaries, is_durable=True, parent=disk()) as found:
             yield found
 
 
-def _disk() -> Path:
+def disk() -> Path:
     """Return a directory for temporary files that is not in memory."""
     kinds = {Path(found.mountpoint): found.fstype for found in psutil.disk_partitions(all=True)}
     for directory in (Path(tempfile.gettempdir()), Path("/var/tmp"), Path.cwd()):
@@ -231,7 +231,7 @@ def _measure(url: str, seconds: float) -> Rates:
             store=store,
             snapshots=SnapshotStore(Path(directory)),
             executors=[FakeExecutor(_HOSTS)],
-            sessions=_NoServers(),
+            sessions=NoServers(),
             settings=Settings(api_url="http://hub", job_token_secret=b"secret"),
             clock=SystemClock(),
             policy=policy,
@@ -239,10 +239,10 @@ def _measure(url: str, seconds: float) -> Rates:
         stack.callback(control.close)
         database = url.partition(":")[0]
         rounds = asyncio.run(_rounds(control, (store.watch, policy.watch), seconds))
-        return Rates(database, _durability(store, database), rounds)
+        return Rates(database, durability(store, database), rounds)
 
 
-def _durability(store: Store, database: str) -> str:
+def durability(store: Store, database: str) -> str:
     """Return what the database does to lose nothing, as it says itself."""
     show = "PRAGMA" if database == "sqlite" else "SHOW"
     with store._database.reading() as connection:

@@ -12,7 +12,6 @@ from collections import Counter
 from collections.abc import Awaitable, Iterable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
-from itertools import pairwise
 from pathlib import Path
 from random import Random
 from typing import TypeVar
@@ -38,13 +37,14 @@ from nimbus_hub.errors import Conflict, Impossible, Unavailable
 from nimbus_hub.executors.fake import FakeExecutor
 from nimbus_hub.model.cluster import Cluster, Queue
 from nimbus_hub.model.host import Gpu, Host, HostState
-from nimbus_hub.model.job import JOB_MOVES, Job, JobState, Launch
-from nimbus_hub.model.lease import LEASE_MOVES, Lease, LeaseKind, LeaseState
+from nimbus_hub.model.job import Job, JobState, Launch
+from nimbus_hub.model.lease import Lease, LeaseKind, LeaseState
 from nimbus_hub.model.replica import ReplicaState
 from nimbus_hub.model.slot import SlotGroup
 from nimbus_hub.model.wishes import Wishes
 from nimbus_hub.store.snapshots import SnapshotStore
 from nimbus_hub.store.store import Store
+from tests.simulation.checks import JOB_SEEN, LEASE_SEEN, check_capacity, check_history
 from tests.unit.control_harness import HandFile
 
 T = TypeVar("T")
@@ -483,7 +483,7 @@ class ServiceMachine(RuleBasedStateMachine):
             self.ill_until = self.clock.now()
         self.settle()
         leases, jobs = self.leases(), self.all_jobs()
-        check_capacity(leases)
+        check_capacity(HOSTS, leases)
         self.check_what_runs()
         self.check_replicas(jobs, {lease.id: lease for lease in leases})
         self.check_ends(leases)
@@ -578,20 +578,6 @@ class ServiceMachine(RuleBasedStateMachine):
         raise AssertionError(f"these never end: {live}")
 
 
-def check_capacity(leases: Iterable[Lease]) -> None:
-    """Nothing is held twice, and no host over what it has."""
-    slots = [slot for lease in leases if lease.state.is_holding for slot in lease.slots]
-    for host in HOSTS:
-        own = [slot for slot in slots if slot.host == host.name]
-        assert sum(slot.cpus_milli for slot in own) <= host.cpus_milli
-        assert sum(slot.memory_bytes for slot in own) <= host.memory_bytes
-        devices = [gpu for slot in own for gpu in slot.gpus]
-        assert len(set(devices)) == len(devices), f"a GPU of {host.name} is held twice"
-        assert set(devices) <= {gpu.index for gpu in host.gpus}
-    ports = [(slot.address, port) for slot in slots for port in slot.ports]
-    assert len(set(ports)) == len(ports), "a port is held twice"
-
-
 def one_of(there_are: list[str], which: int) -> str:
     return there_are[which % len(there_are)]
 
@@ -600,23 +586,6 @@ def may_be_preempted(lease: Lease) -> bool:
     """Tell whether a lease was asked for as preemptible, or is that of a job without GPUs."""
     has_gpus = any(slot.gpus for slot in lease.slots)
     return lease.wishes.queue == "spare" or (lease.kind is LeaseKind.JOB and not has_gpus)
-
-
-def seen_moves(moves: dict[T, frozenset[T]]) -> dict[str, set[str]]:
-    """Return which public state may follow which; the same again is another reason."""
-    return {str(state): {str(state), *map(str, after)} for state, after in moves.items()}
-
-
-LEASE_SEEN = seen_moves(LEASE_MOVES)
-JOB_SEEN = seen_moves(JOB_MOVES)
-
-
-def check_history(store: Store, object_id: str, moves: dict[str, set[str]]) -> None:
-    """Every change that people saw is one the table has."""
-    states = [event.state for event in store.history(object_id)]
-    assert states[0] == "queued"
-    for before, after in pairwise(states):
-        assert after in moves[before], f"{object_id} went from {before} to {after}"
 
 
 ServiceMachine.TestCase.settings = settings(

@@ -57,6 +57,7 @@ CLUSTER_KEYS: dict[str, dict[str, tuple[str, str]]] = {
         "quota": ("no bounds", "the most that each user may hold at once"),
         "quotas": ("none", "the quota of some users, by name; keys left out are as in `quota`"),
         "rules": ("", "how the scheduler decides"),
+        "leases": ("none", "how long leases last and when they are idle, a list of rules"),
     },
     "hosts": {
         "name": ("", "what the host is called; must be given and differ from the others"),
@@ -117,6 +118,24 @@ CLUSTER_KEYS: dict[str, dict[str, tuple[str, str]]] = {
             "whether a renewal may move the promised start of others: `allowed`, `refused`, or "
             "within the `patience` of who was promised",
         ),
+    },
+    "leases": {
+        "kind": ("all", "the rule is for leases of this kind: `session`, `job` or `debug`"),
+        "group": ("all", "for users of this group"),
+        "size": ("all", "for sessions of this size of the spawn form"),
+        "gpus": ("all", "for leases with at least so many GPUs, shares counted"),
+        "default": ("", "length without a wish; what a rule leaves out stays as it was"),
+        "longest": ("", "the longest that may be asked for"),
+        "renewal": ("", "a renewal moves the end to this from now"),
+        "renewals": ("", "how often a lease may be renewed"),
+        "latest_end": ("", "latest end after the start"),
+        "warnings": ("", "how long before the end people are warned, a list"),
+        "idle": ("", "time without activity after which a lease ends, or `never`"),
+        "idle_warning": ("10m", "how long before that people are warned; at most half of `idle`"),
+        "idle_ends": ("true", "`false`: people are only told; the default of debug gangs"),
+        "activity": ("all", "the signals that count, a list"),
+        "cpu_busy": ("0.05", "share of a core from which on CPUs count as busy"),
+        "gpu_busy": ("0.05", "share of a GPU from which on GPUs count as busy"),
     },
 }
 

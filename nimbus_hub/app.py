@@ -30,19 +30,31 @@ from nimbus_hub.api.describe import description
 from nimbus_hub.api.identity import HubIdentity, JobIdentity
 from nimbus_hub.api.routes import tornado_routes
 from nimbus_hub.api.services import Services
-from nimbus_hub.clock import SystemClock
+from nimbus_hub.clock import SteadyClock
 from nimbus_hub.control.cluster_file import ClusterFile
 from nimbus_hub.control.control import Control
+from nimbus_hub.control.draining import NoSessions, drain
 from nimbus_hub.control.inventory import LOCAL
+from nimbus_hub.control.notices import Notices
 from nimbus_hub.control.sessions import Sessions
-from nimbus_hub.control.settings import SIZES, Settings, read_sizes, read_warnings
+from nimbus_hub.control.settings import (
+    NEVER,
+    SIZES,
+    Settings,
+    debug_policy,
+    read_idle,
+    read_sizes,
+    read_warnings,
+)
 from nimbus_hub.errors import NimbusError
 from nimbus_hub.executors.jupyterhub import HubSessions
 from nimbus_hub.executors.local import LocalExecutor
-from nimbus_hub.model.lease import LeaseKind, LeaseState
-from nimbus_hub.model.policy import LeasePolicy
+from nimbus_hub.model.lease import LeaseKind
+from nimbus_hub.model.policy import LeasePolicy, LeaseRule
 from nimbus_hub.model.quantities import parse_duration, parse_memory
 from nimbus_hub.model.text import one_line
+from nimbus_hub.notifiers.registry import read_notifiers
+from nimbus_hub.store.sent import Sent
 from nimbus_hub.store.snapshots import SnapshotStore
 from nimbus_hub.store.store import Store
 from nimbus_hub.web.home import page_routes
@@ -52,8 +64,12 @@ __all__ = ["NimbusHub", "OneLine", "end_everything", "main"]
 log = logging.getLogger(__name__)
 
 _DEFAULT_PREFIX = "/services/nimbus"
-_DRAIN_SECONDS = 60.0
-_READERS: dict[str, Callable[[Any], object]] = {"sizes": read_sizes, "warnings": read_warnings}
+_READERS: dict[str, Callable[[Any], object]] = {
+    "sizes": read_sizes,
+    "warnings": read_warnings,
+    "idle_time": read_idle,
+    "notifiers": read_notifiers,
+}
 """How settings are read that are no durations."""
 
 
@@ -96,6 +112,9 @@ class NimbusHub(Application):
     warnings = List(
         ["15m", "5m", "1m"], help="How long before a session's end its user is warned"
     ).tag(config=True)
+    notifiers = Dict(
+        {}, help="How notices reach people: name of a notifier, smtp or webhook, to its settings"
+    ).tag(config=True)
     cpu_overcommit = Float(
         2.0, min=1.0, help="CPUs to lease for each core of this machine; notebooks mostly idle"
     ).tag(config=True)
@@ -113,6 +132,13 @@ class NimbusHub(Application):
     longest_job = Unicode("7d", help="Longest a job's lease may be asked for or renewed to").tag(
         config=True
     )
+    debug_length = Unicode("1h", help="Length of a debug gang's lease").tag(config=True)
+    longest_debug = Unicode(
+        "8h", help="Longest a debug gang's lease may be asked for or renewed to"
+    ).tag(config=True)
+    idle_time = Unicode(
+        NEVER, help="A session in which nothing happened for this time is ended, or 'never'"
+    ).tag(config=True)
     save_time = Unicode("10s", help="How long an ending session may save its documents").tag(
         config=True
     )
@@ -122,6 +148,9 @@ class NimbusHub(Application):
     host_patience = Unicode(
         "2m", help="How long a host may be down before the leases on it are given up as lost"
     ).tag(config=True)
+    measure_time = Unicode("10s", help="How often the use of CPUs and GPUs is measured").tag(
+        config=True
+    )
     start_time = Unicode("5m", help="How long a granted session or gang may take to start").tag(
         config=True
     )
@@ -136,12 +165,17 @@ class NimbusHub(Application):
         "latest_end",
         "job_length",
         "longest_job",
+        "debug_length",
+        "longest_debug",
+        "idle_time",
         "save_time",
         "stop_grace",
         "start_time",
+        "measure_time",
         "host_patience",
         "sizes",
         "warnings",
+        "notifiers",
     )
     def _readable(self, proposal: Any) -> Any:
         try:
@@ -175,8 +209,11 @@ class NimbusHub(Application):
         sessions = HubSessions(hub.api_url, hub.api_token)
         control = self.control(sessions)
         await control.reconciler.prepare()
+        await control.meter.prepare()
         acting = asyncio.create_task(control.reconciler.run())
-        following = asyncio.create_task(control.inventory.follow_file(control.reconciler.wake))
+        following = control.inventory.follow_file(control.reconciler.wake)
+        others = (following, self._notices(control).run(), control.meter.run())
+        tasks = [acting, *map(asyncio.create_task, others)]
         server = self._listen(control, hub)
         try:
             ended = asyncio.create_task(ending.wait())
@@ -185,9 +222,10 @@ class NimbusHub(Application):
                 acting.result()
         finally:
             server.stop()
-            for task in (acting, following):
+            for task in tasks:
                 task.cancel()
-            await asyncio.gather(acting, following, return_exceptions=True)
+            await asyncio.gather(*tasks, return_exceptions=True)
+            await control.meter.close()
             await sessions.close()
             await self._executor.close()
             control.close()
@@ -203,13 +241,17 @@ class NimbusHub(Application):
         state = Path(self.state_dir).absolute()
         state.mkdir(mode=0o700, parents=True, exist_ok=True)
         cluster_file = self._cluster_file()
+        store = Store.open(self.database_url or f"sqlite:///{state / 'nimbus.sqlite'}")
+        # Where nothing is live nothing can be hurt: the system clock is believed as it is.
+        clock = SteadyClock(store.last_beat() if store.leases(is_live=True, limit=1) else None)
         snapshots = SnapshotStore(state / "snapshots", parse_memory(self.snapshot_limit))
         environments = self._environments()
         self._executor = LocalExecutor(
             state,
             {name: Path(given["bin"]) for name, given in environments.items()},
-            snapshots.unpack,
+            snapshots,
             cpu_overcommit=self.cpu_overcommit,
+            seen=clock.seen,
         )
         snapshots.remove_leftovers()
         settings = Settings(
@@ -224,19 +266,24 @@ class NimbusHub(Application):
             stop_grace=parse_duration(self.stop_grace),
             start=parse_duration(self.start_time),
             host_patience=parse_duration(self.host_patience),
+            measure=parse_duration(self.measure_time),
         )
         return Control(
-            store=Store.open(self.database_url or f"sqlite:///{state / 'nimbus.sqlite'}"),
+            store=store,
             snapshots=snapshots,
             executors=[self._executor],
             sessions=sessions,
             settings=settings,
-            clock=SystemClock(),
+            clock=clock,
+            heartbeat=clock.heartbeat,
             cluster_file=cluster_file,
         )
 
     def _cluster_file(self) -> ClusterFile | None:
-        return ClusterFile(Path(self.cluster_file), [LOCAL]) if self.cluster_file else None
+        if not self.cluster_file:
+            return None
+        sizes = [size.name for size in read_sizes(self.sizes)]
+        return ClusterFile(Path(self.cluster_file), [LOCAL], sizes)
 
     def _environments(self) -> dict[str, dict[str, str]]:
         own = {
@@ -246,7 +293,18 @@ class NimbusHub(Application):
         return dict(self.environments) or {"default": own}
 
     def _policies(self) -> dict[LeaseKind, LeasePolicy]:
-        session = LeasePolicy(
+        sets = {"idle": read_idle(self.idle_time)}
+        session = LeaseRule(sets=sets).applied_to(self._session_policy())
+        length = parse_duration(self.job_length)
+        longest = parse_duration(self.longest_job)
+        job = LeasePolicy(length, longest, length, self.renewals, longest, (timedelta(minutes=15),))
+        debug = debug_policy(
+            parse_duration(self.debug_length), parse_duration(self.longest_debug), self.renewals
+        )
+        return {LeaseKind.SESSION: session, LeaseKind.JOB: job, LeaseKind.DEBUG: debug}
+
+    def _session_policy(self) -> LeasePolicy:
+        return LeasePolicy(
             default=parse_duration(self.default_length),
             longest=parse_duration(self.longest_length),
             renewal=parse_duration(self.renewal),
@@ -254,10 +312,13 @@ class NimbusHub(Application):
             latest_end=parse_duration(self.latest_end),
             warnings=read_warnings(self.warnings),
         )
-        length = parse_duration(self.job_length)
-        longest = parse_duration(self.longest_job)
-        job = LeasePolicy(length, longest, length, self.renewals, longest, (timedelta(minutes=15),))
-        return {LeaseKind.SESSION: session, LeaseKind.JOB: job}
+
+    def _notices(self, control: Control) -> Notices:
+        hub = os.environ.get("JUPYTERHUB_PUBLIC_HUB_URL", "").removesuffix("hub/")
+        site = hub or control.settings.api_url.removesuffix(_DEFAULT_PREFIX)
+        sent = Sent(Path(self.state_dir).absolute() / "notices")
+        routes = read_notifiers(self.notifiers)
+        return Notices(control.records, control.leases, control.metrics, routes, sent, site)
 
     def _listen(self, control: Control, hub: HubOAuth) -> HTTPServer:
         prefix = os.environ.get("JUPYTERHUB_SERVICE_PREFIX", _DEFAULT_PREFIX).rstrip("/")
@@ -285,18 +346,6 @@ class OneLine(logging.Formatter):
         return one_line(super().formatMessage(record))
 
 
-class _NoSessions:
-    """Stands where the hub would, when there is none: its servers are gone with it."""
-
-    async def stop(self, owner: str, name: str) -> bool:
-        """Tell that the server is gone."""
-        return True
-
-    async def running(self) -> frozenset[tuple[str, str]]:
-        """Tell that no server runs."""
-        return frozenset()
-
-
 def end_everything(state_dir: Path, config_file: str, reason: str) -> None:
     """End every lease and job of a state directory whose service and hub do not run.
 
@@ -304,22 +353,7 @@ def end_everything(state_dir: Path, config_file: str, reason: str) -> None:
     """
     app = NimbusHub()
     app.initialize([f"--state={state_dir}", f"--config={config_file}"])
-    asyncio.run(_drain(app.control(_NoSessions()), reason))
-
-
-async def _drain(control: Control, reason: str) -> None:
-    acting = asyncio.create_task(control.reconciler.run())
-    try:
-        async with asyncio.timeout(_DRAIN_SECONDS):
-            for lease in (await control.records.live()).leases:
-                await control.leases.end(lease.id, LeaseState.RELEASED, reason)
-            with control.bus.subscribe(lambda _: True) as changes:
-                while any((await control.records.live())[:2]):
-                    await changes.get(0.5)
-    finally:
-        acting.cancel()
-        await asyncio.gather(acting, return_exceptions=True)
-        control.close()
+    asyncio.run(drain(app.control(NoSessions()), reason))
 
 
 def _kept_secret(path: Path) -> bytes:

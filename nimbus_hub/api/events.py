@@ -52,7 +52,8 @@ class EventsHandler(EventStreamHandler):
         for object_id in missed:
             is_job = object_id.startswith("j-")
             change = await (records.job(object_id) if is_job else records.lease(object_id))
-            await self._send_change(change, changes)
+            if self._is_own(change):
+                await self._send_change(change, changes)
 
     async def _follow(self, changes: Subscription) -> None:
         while not self.gone.is_set():
@@ -79,10 +80,13 @@ class EventsHandler(EventStreamHandler):
             await self.send("lease", lease_view(change, control.leases, control.clock.now()), last)
         else:
             lease = lease_view(change.lease, control.leases, control.clock.now())
-            await self.send(
-                "warning", schemas.LeaseWarning(lease=lease, seconds=change.seconds), last
+            warning = schemas.LeaseWarning(
+                lease=lease, seconds=change.seconds, kind=change.kind.value, reason=change.reason
             )
+            await self.send("warning", warning, last)
 
     def _is_own(self, change: Change) -> bool:
+        if isinstance(change, Job) and change.is_holder:
+            return False  # What people see of it is the gang.
         owner = change.lease.owner if isinstance(change, Warned) else change.owner
         return self.caller.is_admin or owner == self.caller.name

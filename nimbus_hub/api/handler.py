@@ -64,6 +64,7 @@ class Operation:
     body: type[BaseModel] | None = None
     query: type[Query] = Query
     media: str = "application/json"
+    also_media: tuple[str, ...] = ()
     takes: str = "application/json"
     also: dict[int, type[Response]] = field(default_factory=dict)
     for_jobs: bool = False

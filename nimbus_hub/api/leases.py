@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Literal
 
 from pydantic import Field
@@ -19,12 +20,14 @@ from nimbus_hub.model.quantities import parse_duration
 __all__ = [
     "IS_LIVE",
     "ActivateHandler",
+    "LeaseBase",
     "LeaseHandler",
     "LeasesHandler",
     "QueueHandler",
     "ReleaseHandler",
     "RenewHandler",
     "SavedHandler",
+    "SavingHandler",
     "WaitQuery",
 ]
 
@@ -182,15 +185,43 @@ class ReleaseHandler(LeaseBase):
         self.reply(self.show(lease))
 
 
-class SavedHandler(LeaseBase):
-    """The session's word that its documents are saved."""
+class SavingHandler(LeaseBase):
+    """The session's word that its before-reclaim script runs."""
 
-    operations = {"post": Operation("Documents are saved", Scope.USE, schemas.Lease)}
+    operations = {
+        "post": Operation(
+            "A before-reclaim script runs", Scope.USE, schemas.Lease, body=requests.SavingRequest
+        )
+    }
 
     async def post(self, lease_id: str) -> None:
-        """Record that an end need not wait for documents any longer."""
+        """Have an end wait for the script; may be repeated."""
+        request = self.parse_body(requests.SavingRequest)
         lease = await self.own(lease_id)
-        self.reply(self.show(await self.services.control.leases.saved(lease.id)))
+        longest = timedelta(seconds=request.seconds)
+        leases = self.services.control.leases
+        self.reply(self.show(await leases.wait_for_script(lease.id, longest)))
+
+
+class SavedHandler(LeaseBase):
+    """The session's word that its documents are saved, or its script has ended."""
+
+    operations = {
+        "post": Operation(
+            "A session's work is saved", Scope.USE, schemas.Lease, body=requests.SavedRequest
+        )
+    }
+
+    async def post(self, lease_id: str) -> None:
+        """Record that an end need not wait for a part any longer."""
+        request = self.parse_body(requests.SavedRequest)
+        lease = await self.own(lease_id)
+        leases = self.services.control.leases
+        if request.part == "script":
+            lease = await leases.script_ended(lease.id, request.outcome)
+        else:
+            lease = await leases.saved(lease.id, request.opened)
+        self.reply(self.show(lease))
 
 
 class QueueHandler(LeaseBase):

@@ -89,8 +89,9 @@ class LogStreamHandler(JobBase, EventStreamHandler):
         sending = asyncio.create_task(self._send_all(job_id, query))
         pinging = asyncio.create_task(self.ping_until_gone())
         try:
-            # A job may be silent for days: who is gone must not be waited for so long.
-            await asyncio.wait({sending, pinging}, return_when=asyncio.FIRST_COMPLETED)
+            with self.services.control.activity.following(view.job.owner):
+                # A job may be silent for days: who is gone must not be waited for so long.
+                await asyncio.wait({sending, pinging}, return_when=asyncio.FIRST_COMPLETED)
             if sending.done():
                 await sending
         finally:

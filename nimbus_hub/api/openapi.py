@@ -131,7 +131,8 @@ def _responses(operation: Operation) -> dict[str, Any]:
 def _content(operation: Operation, model: type[BaseModel] | None) -> dict[str, Any]:
     if operation.media != "application/json" or model is None:
         return {operation.media: {}}
-    return {operation.media: {"schema": _reference(model)}}
+    others: dict[str, Any] = {media: {} for media in operation.also_media}
+    return {operation.media: {"schema": _reference(model)}, **others}
 
 
 def _path_parameters(path: str) -> list[dict[str, Any]]:

@@ -40,7 +40,7 @@ class OptionsHandler(HostsBase):
         owner = self._owner()
         control = self.services.control
         hosts = [host for host in control.inventory.hosts if host.state is not HostState.DOWN]
-        policy = control.leases.policy(LeaseKind.SESSION)
+        policy = control.leases.policies.find(LeaseKind.SESSION, owner or self.caller.name)
         counts = gpu_counts(host_uses(hosts, await self.live()))
         self.reply(
             choices.Options(

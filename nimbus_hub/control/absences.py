@@ -14,10 +14,10 @@ __all__ = ["Absences"]
 
 
 class Absences:
-    """Tells which hosts are given up, and why.
+    """Tells which hosts are given up, and why; ``up`` are those that are there and not down.
 
-    Since when a host is down is known from when the service saw it: after a restart it is
-    waited for anew.
+    Since when a host is down is known from when the service saw it: after a restart, or when
+    it was away otherwise, it is waited for anew.
     """
 
     def __init__(self, inventory: Inventory, clock: Clock, patience: timedelta) -> None:
@@ -25,12 +25,19 @@ class Absences:
         self._clock = clock
         self._patience = patience
         self._down_since: dict[str, datetime] = {}
+        self.up: frozenset[str] = frozenset()
 
     def look(self) -> None:
         """Note which hosts are down now."""
         now = self._clock.now()
-        down = [host.name for host in self._inventory.hosts if host.state is HostState.DOWN]
+        hosts = self._inventory.hosts
+        down = [host.name for host in hosts if host.state is HostState.DOWN]
         self._down_since = {name: self._down_since.get(name, now) for name in down}
+        self.up = frozenset(host.name for host in hosts).difference(down)
+
+    def begin_anew(self, now: datetime) -> None:
+        """Wait anew for what is down now."""
+        self._down_since = dict.fromkeys(self._down_since, now)
 
     def is_back(self, host: str) -> bool:
         """Tell whether a host is there and up."""
@@ -47,7 +54,8 @@ class Absences:
 
     def reason_for(self, lease: Lease) -> str:
         """Return why a lease cannot go on, one of its hosts being given up, or nothing."""
-        hosts = dict.fromkeys(slot.host for slot in lease.slots)
+        # Asked for each lease in each pass, and hardly ever is a host away.
+        hosts = {slot.host: None for slot in lease.slots if slot.host not in self.up}
         return next(filter(None, map(self.reason, hosts)), "")
 
     def next_due(self, leases: Iterable[Lease]) -> datetime | None:

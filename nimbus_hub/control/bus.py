@@ -11,21 +11,36 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from enum import StrEnum
 
 from nimbus_hub.model.job import Job
 from nimbus_hub.model.lease import Lease
 
-__all__ = ["Bus", "Change", "Subscription", "Warned", "deadline"]
+__all__ = ["Bus", "Change", "Subscription", "Warned", "WarningKind", "deadline"]
 
 _BACKLOG = 1000
 
 
+class WarningKind(StrEnum):
+    """Why a lease is warned of."""
+
+    END = "end"
+    """Its time runs out."""
+    IDLE = "idle"
+    """Nothing happens on it."""
+
+
 @dataclass(frozen=True, slots=True)
 class Warned:
-    """A lease ends in ``seconds``; people should hear of it."""
+    """A lease ends in ``seconds``; people should hear of it, with the reason if there is one.
+
+    One that is only told to be idle ends as it would have.
+    """
 
     lease: Lease
     seconds: int
+    kind: WarningKind = WarningKind.END
+    reason: str = ""
 
 
 Change = Lease | Job | Warned

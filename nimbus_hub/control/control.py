@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from nimbus_hub.clock import Clock
 from nimbus_hub.control.absences import Absences
+from nimbus_hub.control.accounting import Accounting
+from nimbus_hub.control.activity import Activity
 from nimbus_hub.control.bus import Bus
 from nimbus_hub.control.cluster_file import ClusterFile
+from nimbus_hub.control.gangs import Gangs
 from nimbus_hub.control.granting import Granting
 from nimbus_hub.control.inventory import Inventory
 from nimbus_hub.control.jobs import Jobs
 from nimbus_hub.control.leases import Leases
 from nimbus_hub.control.leftovers import Leftovers
 from nimbus_hub.control.logs import Logs
+from nimbus_hub.control.meter import Meter
 from nimbus_hub.control.metrics import Metrics
+from nimbus_hub.control.outages import Outages
+from nimbus_hub.control.policies import Policies
 from nimbus_hub.control.reaper import Reaper
 from nimbus_hub.control.reconciler import Reconciler
 from nimbus_hub.control.records import Records
@@ -24,6 +30,7 @@ from nimbus_hub.control.sessions import Sessions
 from nimbus_hub.control.settings import Settings
 from nimbus_hub.control.snapshots import Snapshots
 from nimbus_hub.executors.base import Executor
+from nimbus_hub.model.heartbeat import Heartbeat
 from nimbus_hub.store.snapshots import SnapshotStore
 from nimbus_hub.store.store import Store
 
@@ -42,6 +49,7 @@ class Control:
         sessions: Sessions,
         settings: Settings,
         clock: Clock,
+        heartbeat: Callable[[], Heartbeat] | None = None,
         cluster_file: ClusterFile | None = None,
         policy: Policy | None = None,
     ) -> None:
@@ -60,23 +68,36 @@ class Control:
         self.scheduling = Scheduling(
             self.records, self.inventory, self._leftovers, policy or ShippedPolicy()
         )
-        self.leases = Leases(self.records, self.inventory, settings, self.scheduling)
-        self.jobs = Jobs(self.records, self.leases, self.scheduling, self.snapshots)
+        policies = Policies(settings.policies, lambda: self.inventory.cluster)
+        self.activity = Activity(self.records, policies)
+        self.leases = Leases(
+            self.records, self.inventory, settings, self.scheduling, policies, self.activity
+        )
+        self.jobs = Jobs(self.records, self.leases, self.scheduling, self.snapshots, self.inventory)
+        self.gangs = Gangs(self.records, self.inventory, self.leases, self.snapshots)
         self.logs = Logs(self.records, self.jobs, self.inventory)
+        self.meter = Meter(
+            self.records, self.inventory, self.activity, self.metrics, settings.measure
+        )
+        self.accounting = Accounting(self.records, self.inventory, self.meter)
+        self._outages = Outages(self.records, heartbeat)
+        for waiting in (self.activity, self.leases.saving, self._absences):
+            self._outages.listen(waiting.begin_anew)
         self.reconciler = self._reconciler(sessions)
 
     def _reconciler(self, sessions: Sessions) -> Reconciler:
         records, inventory, metrics = self.records, self.inventory, self.metrics
-        absences, leftovers = self._absences, self._leftovers
+        absences, leftovers, outages = self._absences, self._leftovers, self._outages
         return Reconciler(
             records,
             inventory,
             self.scheduling,
             absences,
             leftovers,
+            self.gangs,
             Granting(records, self.leases, self.scheduling, metrics),
-            Reaper(records, self.leases, self.settings, sessions, absences, metrics),
-            Runner(records, inventory, self.settings, absences, leftovers, metrics),
+            Reaper(records, self.leases, self.settings, sessions, absences, outages, metrics),
+            Runner(records, inventory, self.settings, absences, leftovers, outages, metrics),
             metrics,
             sweep=self.settings.sweep,
         )

@@ -69,9 +69,7 @@ class Granting:
         """Write what was decided; return whether nobody wrote any of it meanwhile."""
         by_id = {lease.id: lease for lease in leases}
         granted = [
-            lease.granted(
-                grant.slots, now, self._leases.policy(lease.kind).latest_end, grant.reason
-            )
+            lease.granted(grant.slots, now, self._leases.policy(lease).latest_end, grant.reason)
             for grant in decided.grants
             for lease in [by_id[grant.lease_id]]
         ]

@@ -22,6 +22,7 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
+        self._count: Callable[[], None] = lambda: None
         self.leases = self._gauge("nimbus_leases", "Live leases by state", "state")
         self.jobs = self._gauge("nimbus_jobs", "Live jobs by state", "state")
         self.gpus = self._gauge("nimbus_gpus", "GPUs of all hosts by model", "model")
@@ -31,18 +32,21 @@ class Metrics:
             "Age of the oldest lease that waits",
             registry=self.registry,
         )
-        self.grants = Counter("nimbus_grants", "Leases granted", registry=self.registry)
-        self.preemptions = Counter(
-            "nimbus_preemptions", "Leases taken away for others", registry=self.registry
+        self.gpu_seconds_held = self._counter(
+            "nimbus_gpu_seconds_held", "GPUs held by leases, times seconds"
         )
-        self.lost = Counter(
-            "nimbus_lost_leases", "Leases lost with their host or server", registry=self.registry
+        self.gpu_seconds_busy = self._counter(
+            "nimbus_gpu_seconds_busy", "The same, weighed by how busy they were"
         )
-        self.requeues = Counter(
-            "nimbus_requeues",
-            "Jobs that wait again, by what became of their lease",
-            ["cause"],
-            registry=self.registry,
+        self.cpu_seconds_used = self._counter("nimbus_cpu_seconds_used", "CPU time used in leases")
+        self.grants = self._counter("nimbus_grants", "Leases granted")
+        self.preemptions = self._counter("nimbus_preemptions", "Leases taken away for others")
+        self.lost = self._counter("nimbus_lost_leases", "Leases lost with their host or server")
+        self.requeues = self._counter(
+            "nimbus_requeues", "Jobs that wait again, by what became of their lease", "cause"
+        )
+        self.notices = self._counter(
+            "nimbus_notices", "Notices by notifier and what became of them", "notifier", "outcome"
         )
         self.queue_seconds = Histogram(
             "nimbus_queue_seconds",
@@ -54,9 +58,7 @@ class Metrics:
         self.pass_seconds = Histogram(
             "nimbus_pass_seconds", "Length of a pass of the reconciler", registry=self.registry
         )
-        self.errors = Counter(
-            "nimbus_reconciler_errors", "Passes and steps that failed", registry=self.registry
-        )
+        self.errors = self._counter("nimbus_reconciler_errors", "Passes and steps that failed")
         self.file_refused = Gauge(
             "nimbus_cluster_file_refused",
             "1 while the cluster file has a fault and what it said before holds on",
@@ -71,26 +73,8 @@ class Metrics:
     def observe(
         self, hosts: Sequence[Host], leases: Sequence[Lease], jobs: Iterable[Job], now: datetime
     ) -> None:
-        """Set the gauges to how things stand."""
-        waiting = [lease.waits_since for lease in leases if lease.state is LeaseState.QUEUED]
-        oldest = min(waiting, default=now)
-        self.queue_age_seconds.set((now - oldest).total_seconds())
-        states = Tally(lease.public_state for lease in leases)
-        for state in LeaseState:
-            if not state.is_end:
-                self.leases.labels(state=state.value).set(states[state])
-        job_states = Tally(job.state for job in jobs)
-        for job_state in JobState:
-            if not job_state.is_end:
-                self.jobs.labels(state=job_state.value).set(job_states[job_state])
-        models = {(host.name, gpu.index): gpu.model for host in hosts for gpu in host.gpus}
-        held = _held_milli(leases, models)
-        # A model whose last host has gone must not keep its last figures.
-        self.gpus.clear()
-        self.gpus_held.clear()
-        for model, count in Tally(models.values()).items():
-            self.gpus.labels(model=model).set(count)
-            self.gpus_held.labels(model=model).set(held[model] / 1000)
+        """Note how things stand; it is counted when somebody asks, which is far less often."""
+        self._count = lambda: self._set(hosts, leases, jobs, now)
 
     def follow_file(self, error: Callable[[], str]) -> None:
         """Have the gauge of the cluster file say whether there is an error."""
@@ -103,7 +87,35 @@ class Metrics:
 
     def text(self) -> bytes:
         """Return the figures in Prometheus's text format."""
+        self._count()
         return generate_latest(self.registry)
+
+    def _set(
+        self, hosts: Sequence[Host], leases: Sequence[Lease], jobs: Iterable[Job], now: datetime
+    ) -> None:
+        """Set the gauges."""
+        waiting = [lease.waits_since for lease in leases if lease.state is LeaseState.QUEUED]
+        oldest = min(waiting, default=now)
+        self.queue_age_seconds.set((now - oldest).total_seconds())
+        states = Tally(lease.public_state for lease in leases)
+        for state in LeaseState:
+            if not state.is_end:
+                self.leases.labels(state=state.value).set(states[state])
+        job_states = Tally(job.state for job in jobs if not job.is_holder)
+        for job_state in JobState:
+            if not job_state.is_end:
+                self.jobs.labels(state=job_state.value).set(job_states[job_state])
+        models = {(host.name, gpu.index): gpu.model for host in hosts for gpu in host.gpus}
+        held = _held_milli(leases, models)
+        # A model whose last host has gone must not keep its last figures.
+        self.gpus.clear()
+        self.gpus_held.clear()
+        for model, count in Tally(models.values()).items():
+            self.gpus.labels(model=model).set(count)
+            self.gpus_held.labels(model=model).set(held[model] / 1000)
+
+    def _counter(self, name: str, help_text: str, *labels: str) -> Counter:
+        return Counter(name, help_text, labels, registry=self.registry)
 
     def _gauge(self, name: str, help_text: str, label: str) -> Gauge:
         return Gauge(name, help_text, [label], registry=self.registry)

@@ -35,6 +35,11 @@ class Policies:
         self._found: dict[_Key, LeasePolicy] = {}
         self._of_lease: dict[str, LeasePolicy] = {}
 
+    @property
+    def cluster(self) -> Cluster:
+        """Return what the operator configured, as it is now."""
+        return self._cluster()
+
     def of(self, lease: Lease) -> LeasePolicy:
         """Return what holds for a lease now."""
         if not self._rules():

@@ -46,8 +46,9 @@ class Promises:
 
         Raises Conflict if it would break a promise and the rules do not allow that.
         """
-        live = await self._records.live()
-        broken = self._broken(renewed, live.leases, now)
+        if not any(each.starts_by for each in await self._records.queued()):
+            return (replace(renewed, note=""),)
+        broken = self._broken(renewed, (await self._records.live()).leases, now)
         if not broken:
             return (replace(renewed, note=""),)
         worst = max(broken, key=_delay)
@@ -62,8 +63,6 @@ class Promises:
 
     def _broken(self, renewed: Lease, live: Sequence[Lease], now: datetime) -> list[Broken]:
         queued = {each.id: each for each in live if each.state is LeaseState.QUEUED}
-        if not any(each.starts_by for each in queued.values()):
-            return []
         before = self._starts(live, now)
         after = self._starts([renewed if each.id == renewed.id else each for each in live], now)
         return [

@@ -10,7 +10,7 @@ import asyncio
 import logging
 from collections.abc import Sequence, Set
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 from nimbus_hub.control.absences import Absences
 from nimbus_hub.control.bus import Warned, WarningKind
@@ -32,6 +32,8 @@ log = logging.getLogger(__name__)
 
 _AT_ONCE = 500
 """So many leases are looked at before others have their turn."""
+
+_NEVER_LOOKED_AT = None, datetime.min.replace(tzinfo=UTC)
 
 
 class Reaper:
@@ -55,6 +57,8 @@ class Reaper:
         self._outages = outages
         self._metrics = metrics
         self._warned: dict[str, tuple[datetime, timedelta]] = {}
+        self._looked_at: dict[str, tuple[Lease | None, datetime]] = {}
+        self._looked_with: object = None
         self._missed: frozenset[str] = frozenset()
         self._left_over: set[tuple[str, str]] = set()
 
@@ -67,8 +71,12 @@ class Reaper:
         """
         leases = await self._with_moved_ends(leases)
         self._leases.activity.look(leases, jobs, now)
+        self._begin_looking(len(leases))
         over: list[tuple[Lease, Lease]] = []
         for number, lease in enumerate(leases, 1):
+            found, until = self._looked_at.get(lease.id, _NEVER_LOOKED_AT)
+            if found is lease and now < until:
+                continue
             idle = self._leases.activity.due(lease, now)
             ending = self._due(lease, idle, now)
             if ending is not None:
@@ -76,19 +84,34 @@ class Reaper:
             elif lease.expires_at is not None and lease.target is None:
                 self._warn(lease, lease.expires_at - now)
                 self._warn_idle(lease, idle, lease.expires_at, now)
+                self._looked_at[lease.id] = lease, self._look_again_at(lease, now)
             if number % _AT_ONCE == 0:
                 await asyncio.sleep(0)  # Of thousands, who renews meanwhile need not wait for all.
         ended = await asyncio.gather(*(self._end(*each, now) for each in over))
         changed = {lease.id: lease for lease in ended}
-        live = tuple(
-            lease
-            for lease in (changed.get(lease.id, lease) for lease in leases)
-            if not lease.state.is_end
-        )
+        seen = (changed.get(lease.id, lease) for lease in leases) if changed else leases
+        live = tuple(lease for lease in seen if not lease.state.is_end)
         if self._warned:
             ids = {lease.id for lease in live}
             self._warned = {key: value for key, value in self._warned.items() if key in ids}
         return live
+
+    def _begin_looking(self, count: int) -> None:
+        """Look at all leases anew if what they depend on changed, or if most of it is past."""
+        depends_on = self._leases.policies.cluster, self._absences.up, self._outages.returned_at
+        if depends_on != self._looked_with or len(self._looked_at) > 2 * count + _AT_ONCE:
+            self._looked_at.clear()
+            self._looked_with = depends_on
+
+    def _look_again_at(self, lease: Lease, now: datetime) -> datetime:
+        """Return until when nothing but a write, or what all depend on, makes a lease due."""
+        policy = self._leases.policy(lease)
+        due = self.next_due(lease)
+        is_up = all(slot.host in self._absences.up for slot in lease.slots)
+        if policy.idle is not None or due is None or lease.expires_at is None or not is_up:
+            return now
+        warnings = (lease.expires_at - before for before in policy.warnings)
+        return min([due, lease.expires_at, *(time for time in warnings if time > now)])
 
     async def _with_moved_ends(self, leases: Sequence[Lease]) -> Sequence[Lease]:
         """Return leases with the ends they have after an outage, if there was one."""
@@ -122,7 +145,7 @@ class Reaper:
 
     async def end_session(self, lease: Lease) -> None:
         """Stop the server of a session that ends, once its work is saved or time is up."""
-        lease = await self._records.lease(lease.id)
+        lease = self._records.known(lease.id) or await self._records.lease(lease.id)
         if lease.state.is_end:
             return  # Its owner may have started another server of that name by now.
         until = self._leases.saving.until(lease)

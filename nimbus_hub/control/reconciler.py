@@ -3,6 +3,7 @@
 It is woken by every write, by every executor that saw a change, and by the clock. Each
 pass reads the live records, ends what is due, asks the scheduler who gets what, and takes
 every job a step further, each job on its own so that a slow host holds up nobody else.
+News that a job waits for has it stepped at once: the pass may be waiting for the scheduler.
 A restart is just another pass: all live records are looked at again.
 """
 
@@ -16,6 +17,7 @@ from datetime import datetime, timedelta
 from functools import partial
 
 from nimbus_hub.control.absences import Absences
+from nimbus_hub.control.gangs import Gangs
 from nimbus_hub.control.granting import Granting
 from nimbus_hub.control.inventory import Inventory
 from nimbus_hub.control.leftovers import Leftovers
@@ -27,7 +29,7 @@ from nimbus_hub.control.scheduling import Scheduling
 from nimbus_hub.control.specs import job_id_of
 from nimbus_hub.errors import Conflict, Unavailable
 from nimbus_hub.model.job import Job, JobState
-from nimbus_hub.model.lease import Lease, LeaseKind
+from nimbus_hub.model.lease import Lease, LeaseKind, LeaseState
 
 __all__ = ["Reconciler"]
 
@@ -38,6 +40,8 @@ _IDLE = timedelta(seconds=10)
 _INVENTORY = timedelta(minutes=1)
 _LEFTOVERS = "leftovers"
 _LONGEST_BACKOFF_SECONDS = 30.0
+_SHORT_PASS_SECONDS = 0.02
+_LONGEST_REST_SECONDS = 0.25
 
 
 class Reconciler:
@@ -50,6 +54,7 @@ class Reconciler:
         scheduling: Scheduling,
         absences: Absences,
         leftovers: Leftovers,
+        gangs: Gangs,
         granting: Granting,
         reaper: Reaper,
         runner: Runner,
@@ -62,6 +67,7 @@ class Reconciler:
         self._scheduling = scheduling
         self._absences = absences
         self._leftovers = leftovers
+        self._gangs = gangs
         self._granting = granting
         self._reaper = reaper
         self._runner = runner
@@ -74,7 +80,9 @@ class Reconciler:
         self._retry_at: dict[str, datetime] = {}
         self._failures: dict[str, int] = {}
         self._is_prepared = False
+        self._is_acting = False
         records.wake = self.wake
+        records.listen(self._note)
 
     def wake(self) -> None:
         """Have a pass made soon."""
@@ -96,9 +104,11 @@ class Reconciler:
             asyncio.create_task(self._every(_INVENTORY, self._refresh)),
             asyncio.create_task(self._every(self._sweep, self._sweep_sessions)),
         ]
+        self._is_acting = True
         try:
             await self._passes()
         finally:
+            self._is_acting = False
             for task in [*chores, *self._steps.values()]:
                 task.cancel()
             await asyncio.gather(*chores, *self._steps.values(), return_exceptions=True)
@@ -108,19 +118,20 @@ class Reconciler:
         live = await self._records.live()
         now = self._records.clock.now()
         self._absences.look()
-        held = await self._reaper.step(live.leases, now)
+        held = await self._reaper.step(live.leases, live.jobs, now)
+        held = await self._gangs.follow_sessions(held)
         await self._granting.step(held, now)
-        leases = {lease.id: lease.version for lease in held}
         for job in live.jobs:
-            versions = (job.version, leases.get(job.lease_id, 0))
-            self._take(job.id, versions, partial(self._runner.step, job), now)
+            lease = self._records.known(job.lease_id)  # As it is since the scheduler decided.
+            if lease is None or lease.state is not LeaseState.QUEUED or job.target is not None:
+                self._step(job, lease, now)
         for lease in held:
             if lease.kind is LeaseKind.SESSION and lease.target is not None:
                 step = partial(self._reaper.end_session, lease)
                 self._take(lease.id, (lease.version,), step, now)
         if self._leftovers.are_within_reach:
             self._take(_LEFTOVERS, (), self._leftovers.clear, now)
-        self._forget_all_but({*leases, *(job.id for job in live.jobs)})
+        self._forget_all_but({*(lease.id for lease in held), *(job.id for job in live.jobs)})
         self._metrics.observe(self._inventory.hosts, held, live.jobs, now)
         return self._next_look(held, live.jobs, now)
 
@@ -134,12 +145,29 @@ class Reconciler:
         job_id = job_id_of(replica_id)
         if job_id in self._steps:
             self._wanted_again.add(job_id)
+        elif (job := self._records.known_job(job_id)) is not None:
+            self._hurry(job)
         self.wake()
+
+    def _note(self, written: Lease | Job) -> None:
+        """Have the jobs looked at that a write is news to."""
+        for job in self._records.concerned(written):
+            self._hurry(job)
+
+    def _hurry(self, job: Job) -> None:
+        """Take a job a step further without waiting for a pass."""
+        if self._is_acting and not job.state.is_end:
+            self._step(job, self._records.known(job.lease_id), self._records.clock.now())
+
+    def _step(self, job: Job, lease: Lease | None, now: datetime) -> None:
+        versions = (job.version, 0 if lease is None else lease.version)
+        self._take(job.id, versions, partial(self._runner.step, job), now)
 
     async def _passes(self) -> None:
         failures = 0
         while True:
             self._woken.clear()
+            began = asyncio.get_running_loop().time()
             try:
                 with self._metrics.pass_seconds.time():
                     next_look = await self.make_pass()
@@ -150,6 +178,9 @@ class Reconciler:
                 failures += 1
                 await asyncio.sleep(_pause_seconds(0.1, failures))
                 continue
+            took = asyncio.get_running_loop().time() - began
+            # With thousands of leases a pass is work: others get half of the time at least.
+            await asyncio.sleep(min(max(0.0, took - _SHORT_PASS_SECONDS), _LONGEST_REST_SECONDS))
             pause = (next_look - self._records.clock.now()).total_seconds()
             # Not wait_for(): on Python 3.11 it loses a cancellation that comes with the event.
             with suppress(TimeoutError):
@@ -193,7 +224,11 @@ class Reconciler:
             del self._steps[key], self._seen[key]
             if key in self._wanted_again:
                 self._wanted_again.discard(key)
-                self.wake()
+                job = self._records.known_job(key)
+                if job is not None and self._is_acting:
+                    self._hurry(job)
+                else:
+                    self.wake()
 
     def _back_off(self, key: str) -> None:
         failures = self._failures.get(key, 0) + 1
@@ -232,6 +267,7 @@ class Reconciler:
         await self._inventory.refresh()
         self._absences.look()
         await self._scheduling.refresh()
+        await self._records.refresh()
         self.wake()
 
     async def _sweep_sessions(self) -> None:

@@ -12,7 +12,16 @@ from nimbus_hub.model.policy import LeasePolicy
 from nimbus_hub.model.quantities import parse_cpus, parse_duration, parse_gpus, parse_memory
 from nimbus_hub.model.slot import SlotGroup
 
-__all__ = ["SIZES", "Settings", "Size", "read_sizes", "read_warnings"]
+__all__ = [
+    "NEVER",
+    "SIZES",
+    "Settings",
+    "Size",
+    "debug_policy",
+    "read_idle",
+    "read_sizes",
+    "read_warnings",
+]
 
 SIZES: tuple[Mapping[str, object], ...] = (
     {"name": "small", "cpus": 0.5, "memory": "2G", "gpus": 0},
@@ -21,6 +30,9 @@ SIZES: tuple[Mapping[str, object], ...] = (
     {"name": "1 GPU", "cpus": 1, "memory": "8G", "gpus": 1},
 )
 """The sizes of a hub that names none, as people write them."""
+
+NEVER = "never"
+"""An operator's word for no time-out."""
 
 _KEYS = ("name", "cpus", "memory", "gpus")
 _RESERVED = "custom"
@@ -77,11 +89,31 @@ def _slot(given: Mapping[str, object]) -> SlotGroup:
 
 
 def _policies() -> dict[LeaseKind, LeasePolicy]:
-    day, week = timedelta(days=1), timedelta(days=7)
+    hour, day, week = timedelta(hours=1), timedelta(days=1), timedelta(days=7)
     return {
         LeaseKind.SESSION: LeasePolicy(),
         LeaseKind.JOB: LeasePolicy(default=day, longest=week, renewal=day, latest_end=week),
+        LeaseKind.DEBUG: debug_policy(hour, 8 * hour),
     }
+
+
+def debug_policy(length: timedelta, longest: timedelta, renewals: int = 100) -> LeasePolicy:
+    """Return what holds for debug gangs: they are told of when idle, and not ended for it."""
+    return LeasePolicy(
+        default=length,
+        longest=longest,
+        renewal=length,
+        renewals=renewals,
+        latest_end=longest,
+        warnings=(timedelta(minutes=10), timedelta(minutes=2)),
+        idle=timedelta(minutes=20),
+        idle_ends=False,
+    )
+
+
+def read_idle(given: object) -> timedelta | None:
+    """Read a time-out of idleness, None for ``never``; raise InvalidRequest for a wrong one."""
+    return None if str(given) == NEVER else parse_duration(str(given))
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +123,7 @@ class Settings:
     ``save`` is how long a session that ends may save its documents; ``stop_grace`` how long
     a replica has between being asked to end and being killed; ``start`` how long a granted
     session, or all replicas of a gang, may take to run; ``host_patience`` how long a host
-    may be down before what holds its slots is given up.
+    may be down before what holds its slots is given up; ``measure`` how often use is measured.
     """
 
     api_url: str
@@ -104,3 +136,14 @@ class Settings:
     start: timedelta = timedelta(minutes=5)
     sweep: timedelta = timedelta(seconds=20)
     host_patience: timedelta = timedelta(minutes=2)
+    measure: timedelta = timedelta(seconds=10)
+
+    def size_of(self, groups: Sequence[SlotGroup]) -> str:
+        """Return the name of the size that holds just this, empty for own numbers."""
+        if len(groups) != 1 or groups[0].count != 1 or groups[0].gpu_milli != 1000:
+            return ""
+        wanted = (groups[0].cpus_milli, groups[0].memory_bytes, groups[0].gpus)
+        for size in self.sizes:
+            if (size.slot.cpus_milli, size.slot.memory_bytes, size.slot.gpus) == wanted:
+                return size.name
+        return ""

@@ -24,16 +24,19 @@ def scheduler_snapshot(
 ) -> Snapshot:
     """Return hosts, holdings and waiting requests as the scheduler wants them."""
     holdings, waiting = [], []
+    leases = tuple(leases)
+    places = {lease.id: lease.slots[0].host for lease in leases if lease.slots}
     for lease in leases:
         if lease.state.is_holding:
             holdings.append(_holding(lease, queue_of(cluster, lease), cluster.rules.aging))
         elif lease.state is LeaseState.QUEUED and lease.target is None:
-            waiting.append(waiting_of(lease))
+            near = places.get(lease.parent) if lease.parent is not None else None
+            waiting.append(waiting_of(lease, near))
     return Snapshot(tuple(hosts), tuple(holdings), tuple(waiting), cluster, usage, mix)
 
 
-def waiting_of(lease: Lease) -> Waiting:
-    """Return a queued lease as a request."""
+def waiting_of(lease: Lease, near: str | None = None) -> Waiting:
+    """Return a queued lease as a request, to be ``near`` a host."""
     return Waiting(
         lease.id,
         lease.owner,
@@ -45,6 +48,7 @@ def waiting_of(lease: Lease) -> Waiting:
         lease.wait_until,
         lease.starts_by,
         lease.waits_since,
+        near,
     )
 
 

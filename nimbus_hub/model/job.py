@@ -64,7 +64,8 @@ class Launch:
     """What a job runs: the user's command and where it runs, the same for every replica.
 
     ``argv`` starts with ``python`` or another program of the environment. ``snapshot`` is
-    the digest of the working directory, or None for an empty one.
+    the digest of the working directory, or None for an empty one. ``pdb``: a replica that
+    fails waits in its debugger.
     """
 
     argv: tuple[str, ...]
@@ -73,6 +74,7 @@ class Launch:
     snapshot: str | None = None
     environment: str = "default"
     retries: int = 0
+    pdb: bool = False
 
 
 @dataclass(frozen=True, slots=True)

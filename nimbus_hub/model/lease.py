@@ -15,7 +15,10 @@ from nimbus_hub.errors import Conflict, Ended
 from nimbus_hub.model.slot import Slot, SlotGroup
 from nimbus_hub.model.wishes import Wishes
 
-__all__ = ["LEASE_MOVES", "Lease", "LeaseKind", "LeaseState"]
+__all__ = ["LEASE_MOVES", "SERVER_DIED", "Lease", "LeaseKind", "LeaseState"]
+
+SERVER_DIED = "the session's server ended with exit code"
+"""How the reason begins of a session that ended by itself, and not because its user stopped it."""
 
 
 class LeaseKind(StrEnum):
@@ -164,13 +167,16 @@ class Lease:
         )
 
     def activated(self, now: datetime) -> Self:
-        """Return this lease in use; its time counts from here, not from the grant."""
-        if self.granted_at is None or self.latest_end is None:
+        """Return this lease in use; its time counts from here, not from the grant.
+
+        An end that was moved further away since then, for an outage, stays.
+        """
+        if self.granted_at is None or self.expires_at is None or self.latest_end is None:
             raise Conflict(f"lease {self.id} is {self.state} and cannot be activated")
         return self.moved(
             LeaseState.ACTIVE,
             active_at=now,
-            expires_at=now + self.length,
+            expires_at=max(self.expires_at, now + self.length),
             latest_end=self.latest_end + (now - self.granted_at),
         )
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
+from typing import Self
 
 __all__ = [
     "REPLICA_MOVES",
@@ -84,7 +86,7 @@ class ReplicaSpec:
 class Usage:
     """What a replica used since its start: CPU time and busy GPU time, and memory now.
 
-    ``gpu_seconds`` is GPUs times seconds, weighed by how busy they were.
+    ``gpu_seconds`` is GPUs times seconds, weighed by how busy they were. The times never fall.
     """
 
     cpu_seconds: float = 0.0
@@ -109,6 +111,12 @@ class ReplicaStatus:
     started_at: datetime | None = None
     ended_at: datetime | None = None
 
+    def by_clock(self, seen: Callable[[datetime], datetime]) -> Self:
+        """Return it with its moments by another clock; ``seen`` says what that showed at one."""
+        started_at = None if self.started_at is None else seen(self.started_at)
+        ended_at = None if self.ended_at is None else seen(self.ended_at)
+        return replace(self, started_at=started_at, ended_at=ended_at)
+
 
 @dataclass(frozen=True, slots=True)
 class LogChunk:
@@ -129,7 +137,10 @@ class LogChunk:
 
 @dataclass(frozen=True, slots=True)
 class Replica:
-    """One replica of one attempt of a job, as it is recorded. Ranks count from 0."""
+    """One replica of one attempt of a job, as it is recorded. Ranks count from 0.
+
+    ``cpu_seconds`` and ``gpu_seconds`` are what of its use is in its lease's figures already.
+    """
 
     id: str
     job_id: str
@@ -144,6 +155,8 @@ class Replica:
     directory: str = ""
     started_at: datetime | None = None
     ended_at: datetime | None = None
+    cpu_seconds: float = 0.0
+    gpu_seconds: float = 0.0
 
     @property
     def name(self) -> str:

@@ -35,7 +35,7 @@ class HomeHandler(HubOAuthenticated, RequestHandler):  # type: ignore[misc]
         records = self.control.records
         live = await records.live()
         ended = await records.read(records.store.leases, owner=user, is_live=False, limit=20)
-        jobs = await records.read(records.store.jobs, owner=user, limit=50)
+        jobs = await records.read(records.store.jobs, owner=user, limit=50, is_holder=False)
         uses = host_uses(self.control.inventory.hosts, live.leases)
         await self.render(
             "home.html",

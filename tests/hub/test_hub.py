@@ -71,6 +71,22 @@ def test_a_session_holds_a_lease_from_start_to_stop(hub: HubProcess, user: User)
     assert user.leases()[0]["state"] == "released"
 
 
+def test_a_session_may_hold_a_debug_gang_which_ends_with_it(user: User) -> None:
+    messages = [event["message"] for event in user.start(debug_workers=2)]
+    (session,), (gang,) = user.leases("live"), user.leases("live", "debug")
+    assert (gang["parent"], gang["groups"][0]["count"]) == (session["id"], 2)
+    assert f"Asked for debug gang {gang['id']}; %nimbus_debug tells." in messages
+    user.stop()
+    wait_for(lambda: user.leases("live", "debug") == [], 30, "gang ended")
+
+
+def test_a_session_whose_debug_gang_is_refused_starts_and_says_so(user: User) -> None:
+    messages = [event["message"] for event in user.start(debug_gpus=1000)]
+    assert any(message.startswith("No debug gang: ") for message in messages)
+    assert len(user.leases("live")) == 1
+    assert user.leases("live", "debug") == []
+
+
 def test_the_page_shows_what_is_held_and_what_ended(hub: HubProcess, user: User) -> None:
     user.start(duration="10m")
     (lease,) = user.leases("live")

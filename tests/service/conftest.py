@@ -20,10 +20,13 @@ from nimbus_hub.api.routes import tornado_routes
 from nimbus_hub.api.services import Services
 from nimbus_hub.client import Client
 from nimbus_hub.control.control import Control
+from nimbus_hub.control.notices import Notices
 from nimbus_hub.control.settings import Settings
 from nimbus_hub.executors.base import Executor
 from nimbus_hub.executors.fake import FakeExecutor
 from nimbus_hub.model.host import Gpu, Host
+from nimbus_hub.notifiers.registry import read_notifiers
+from nimbus_hub.store.sent import Sent
 from nimbus_hub.store.snapshots import SnapshotStore
 from nimbus_hub.store.store import Store
 
@@ -89,6 +92,7 @@ class Service:
     _over: asyncio.Event | None = None
     port: int = 0
     clients: list[Client] = field(default_factory=list)
+    notifiers: dict[str, object] = field(default_factory=dict)
 
     def start(self) -> None:
         ready = threading.Event()
@@ -153,14 +157,23 @@ class Service:
         server.add_sockets(sockets)
         await self.control.reconciler.prepare()
         acting = asyncio.create_task(self.control.reconciler.run())
+        telling = asyncio.create_task(self._notices(self.control).run())
+        await asyncio.sleep(0)
         ready.set()
         await self._over.wait()
         server.stop()
-        acting.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await acting
+        for task in (acting, telling):
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
         await server.close_all_connections()
         self.control.close()
+
+    def _notices(self, control: Control) -> Notices:
+        routes = read_notifiers(self.notifiers)
+        sent = Sent(self.state / "notices")
+        site = "https://hub.example.org/"
+        return Notices(control.records, control.leases, control.metrics, routes, sent, site)
 
 
 def hosts() -> tuple[Host, ...]:

@@ -17,6 +17,7 @@ from nimbus_hub.executors.fake import FakeExecutor
 from nimbus_hub.executors.limits import NoLimits
 from nimbus_hub.executors.local import LocalExecutor
 from nimbus_hub.model.host import Gpu, Host
+from tests.contract.snapshots import MemorySnapshots
 from tests.service.conftest import GIB, Service
 from tests.service.waiting import until
 
@@ -202,7 +203,7 @@ def test_a_real_guest_is_stopped_starts_again_and_both_finish(
     executor = LocalExecutor(
         tmp_path / "executor",
         {"default": Path(sys.executable).parent},
-        lambda owner, digest, directory: None,
+        MemorySnapshots(),
         [ONE_GPU],
         accounts=Accounts(account),
         limits=NoLimits(),

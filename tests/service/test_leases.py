@@ -1,6 +1,7 @@
 import json
+import re
 from concurrent.futures import ThreadPoolExecutor
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -242,13 +243,44 @@ def test_only_the_hub_says_that_a_session_stopped(
     assert ada.lease(lease.id).state == "active"
 
 
-def test_a_service_that_was_down_over_the_end_reclaims_at_once(
+def last_beat(service: Service) -> datetime:
+    assert service.control is not None
+    beat = service.control.records.store.last_beat()
+    return datetime.min.replace(tzinfo=UTC) if beat is None else beat.at
+
+
+def test_a_service_that_was_started_again_over_the_end_reclaims_at_once(
+    service: Service, hub: Client
+) -> None:
+    lease = held(service, hub, duration="2m")
+    service.skip(timedelta(seconds=115))
+    now = service.clock.now()
+    until(lambda: last_beat(service), lambda at: at >= now)
+    service.stop()
+    service.clock.ahead += timedelta(seconds=8)
+    service.start()
+    seen = until(lambda: hub.lease(lease.id), lambda seen: seen.state == "expiring")
+    assert seen.expires_at == lease.expires_at
+    assert ended(hub, lease).state == "expired"
+
+
+def test_after_an_outage_there_are_two_minutes_to_act_and_then_it_is_over(
     service: Service, hub: Client
 ) -> None:
     lease = held(service, hub, duration="2m")
     service.stop()
     service.clock.ahead += timedelta(minutes=30)
     service.start()
+    seen = until(lambda: hub.lease(lease.id), lambda seen: bool(seen.note))
+    assert seen.expires_at is not None
+    left = (seen.expires_at - seen.now).total_seconds()
+    assert seen.state == "active"
+    assert 105 < left <= 120
+    assert re.fullmatch(
+        r"the service was away from \d\d:\d\d UTC to .* UTC, so this ends no sooner than .* UTC",
+        seen.note,
+    )
+    service.skip(timedelta(seconds=121))
     until(lambda: hub.lease(lease.id), lambda seen: seen.state == "expiring")
     hub.saved(lease.id)
     assert ended(hub, lease).state == "expired"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 from pytest_socket import disable_socket
 
@@ -9,3 +11,10 @@ from pytest_socket import disable_socket
 def pytest_runtest_setup(item: pytest.Item) -> None:
     # Event loops wake themselves up through a pair of Unix sockets.
     disable_socket(allow_unix_socket=True)
+
+
+@pytest.fixture(autouse=True)
+def _no_cache_of_the_user(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "cache"))
+        yield

@@ -16,6 +16,7 @@ from nimbus_hub.control.settings import Settings
 from nimbus_hub.executors.base import Executor
 from nimbus_hub.executors.fake import FakeExecutor
 from nimbus_hub.model.cluster import Cluster
+from nimbus_hub.model.heartbeat import Heartbeat
 from nimbus_hub.model.host import Gpu, Host
 from nimbus_hub.model.job import Job, Launch
 from nimbus_hub.model.lease import Lease, LeaseKind
@@ -92,6 +93,7 @@ class World:
         policy: Policy | None = None,
     ) -> None:
         self.clock = HandClock()
+        self.asleep = timedelta(0)
         self.executor = FakeExecutor(hosts, clock=self.clock)
         self.servers = Servers()
         self.file = HandFile(cluster or Cluster())
@@ -102,6 +104,7 @@ class World:
             sessions=self.servers,
             settings=Settings(api_url="http://hub", job_token_secret=b"secret"),
             clock=self.clock,
+            heartbeat=lambda: Heartbeat(self.clock.now(), "a-boot", self.asleep.total_seconds()),
             cluster_file=self.file,
             policy=policy,
         )
@@ -110,6 +113,11 @@ class World:
 
     def skip(self, **ahead: int) -> None:
         self.clock.time += timedelta(**ahead)
+
+    def sleep(self, **asleep: int) -> None:
+        """Let the machine sleep, and the service with it."""
+        self.asleep += timedelta(**asleep)
+        self.skip(**asleep)
 
     async def passes(self, times: int = 3) -> None:
         for _ in range(times):

@@ -2,18 +2,61 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import httpx
 
 from nimbus_hub.client import Client
+from nimbus_hub.client.http import Body, Broken, Unreachable
 
 URL = "http://hub.test/services/nimbus"
 NOW = "2025-03-01T12:00:00Z"
 
 Answer = httpx.Response | Exception | dict[str, Any] | Callable[[httpx.Request], httpx.Response]
+
+
+class FakeHttp:
+    """Connections that end in a function."""
+
+    def __init__(self, answer: Callable[[httpx.Request], httpx.Response]) -> None:
+        self._answer = answer
+
+    @contextlib.contextmanager
+    def send(
+        self, method: str, path: str, body: Body, headers: Mapping[str, str], seconds: float
+    ) -> Iterator[FakeResponse]:
+        try:
+            request = httpx.Request(method, URL + path, headers=headers, content=body)
+            answer = self._answer(request)
+        except httpx.ConnectError as error:
+            raise Unreachable(str(error)) from error
+        except httpx.RequestError as error:
+            raise Broken(str(error)) from error
+        yield FakeResponse(answer)
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+class FakeResponse:
+    """An answer in memory."""
+
+    def __init__(self, answer: httpx.Response) -> None:
+        self._answer = answer
+        self.status, self.reason = answer.status_code, answer.reason_phrase
+        self.content_type = answer.headers.get("Content-Type", "")
+
+    def read(self) -> bytes:
+        return b"".join(self.chunks())
+
+    def chunks(self) -> Iterator[bytes]:
+        try:
+            yield from self._answer.iter_bytes()
+        except httpx.RequestError as error:
+            raise Broken(str(error)) from error
 
 
 class FakeService:
@@ -28,7 +71,7 @@ class FakeService:
         self.answers[method, path] = list(answers)
 
     def client(self) -> Client:
-        return Client(URL, "secret", httpx.MockTransport(self._answer), self._wait)
+        return Client(URL, "secret", FakeHttp(self._answer), self._wait)
 
     def calls(self) -> list[str]:
         return [f"{r.method} {r.url.raw_path.decode()}" for r in self.requests]
@@ -81,6 +124,7 @@ def job(**changes: Any) -> dict[str, Any]:
         "name": "train",
         "owner": "ada",
         "lease_id": "l1",
+        "gang": None,
         "framework": "script",
         "argv": ["python", "-u", "train.py"],
         "state": "running",
@@ -142,6 +186,8 @@ def lease(**changes: Any) -> dict[str, Any]:
         "kind": "session",
         "owner": "ada",
         "name": "",
+        "parent": None,
+        "size": "",
         "state": "active",
         "reason": "",
         "reason_code": "",
@@ -167,13 +213,48 @@ def lease(**changes: Any) -> dict[str, Any]:
         "expires_at": "2025-03-01T14:00:00Z",
         "latest_end": "2025-03-02T00:00:00Z",
         "ended_at": None,
+        "cpu_seconds": 0.0,
+        "gpu_seconds": 0.0,
+        "opened": [],
         "renewals": 0,
         "is_ended": False,
         "can_renew": True,
         "renewal_seconds": 7200.0,
+        "renewable_until": "2025-03-02T00:00:00Z",
+        "renewals_left": 100,
         "warnings_seconds": [900, 300, 60],
+        "idle_seconds": None,
+        "idle_ends": False,
+        "idle_since": None,
+        "idle_warns_at": None,
+        "idle_ends_at": None,
+        "idle_reason": "",
         "now": NOW,
         "version": 4,
+    } | changes
+
+
+def gang(lease_changes: dict[str, Any] | None = None, **changes: Any) -> dict[str, Any]:
+    """Return a ready gang of one parameter server and two workers with a GPU each."""
+    size = {"cpus_milli": 1000, "memory_bytes": 2**31, "gpu_milli": 1000, "gpu_models": []}
+    groups = [
+        {"role": "ps", "count": 1, "gpus": 0, "topology": "spread"} | size,
+        {"role": "worker", "count": 2, "gpus": 1, "topology": "pack"} | size,
+    ]
+    slots = [slot(0) | {"name": "ps-0", "role": "ps"}, slot(0), slot(1, "node2")]
+    held = {"id": "l2", "kind": "debug", "name": "debug", "parent": "l1", "groups": groups}
+    held |= {"slots": slots, "expires_at": "2025-03-01T13:00:00Z"}
+    warm = [replica(0, id="h0", name="ps-0", role="ps"), *(replica(n, id=f"h{n}") for n in (1, 2))]
+    return {
+        "lease": lease(**held) | (lease_changes or {}),
+        "job_id": "h1",
+        "framework": "pytorch",
+        "state": "ready",
+        "reason": "",
+        "replicas": warm,
+        "run": None,
+        "runs": 0,
+        "version": 5,
     } | changes
 
 

@@ -82,6 +82,7 @@ def test_sizes_and_warnings_are_read_from_the_file(tmp_path: Path) -> None:
     assert warnings == {
         LeaseKind.SESSION: (timedelta(hours=1), timedelta(minutes=5), timedelta(seconds=30)),
         LeaseKind.JOB: (timedelta(minutes=15),),
+        LeaseKind.DEBUG: (timedelta(minutes=10), timedelta(minutes=2)),
     }
 
 
@@ -146,3 +147,18 @@ def test_a_wrong_setting_in_the_file_ends_the_start_with_one_sentence(
     assert "NimbusHub.warnings: duration must be like 90m, 2h or 1d, got 'soon'" in (
         capsys.readouterr().err
     )
+
+
+@pytest.mark.parametrize(
+    ("notifiers", "sentence"),
+    [
+        ({"pigeon": {}}, "NimbusHub.notifiers: pigeon: there is no such notifier; installed are"),
+        ({"webhook": {}}, "NimbusHub.notifiers: webhook: give url, or url_file where the address"),
+    ],
+)
+def test_a_wrong_notifier_is_refused_at_the_start(
+    notifiers: dict[str, object], sentence: str
+) -> None:
+    with pytest.raises(TraitError) as refused:
+        NimbusHub(notifiers=notifiers)
+    assert str(refused.value).startswith(sentence)

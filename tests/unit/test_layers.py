@@ -35,7 +35,10 @@ READS_TIME = ("nimbus_hub.clock", "nimbus_hub.replica")
 # Run from their files and never imported: alembic's scripts, what a replica starts with.
 SCRIPTS = (
     "nimbus_hub.replica.directories",
+    "nimbus_hub.replica.forkserver",
+    "nimbus_hub.replica.spares",
     "nimbus_hub.replica.supervisor",
+    "nimbus_hub.replica.warm",
     "nimbus_hub.store.migrations",
 )
 
@@ -114,6 +117,7 @@ def test_only_executors_and_the_bring_up_start_processes() -> None:
         "nimbus_hub.up",
         "nimbus_hub.replica",
         "nimbus_hub.client.tensorboard",
+        "nimbus_labextension.script",
         "nimbus_spawner",
     )
     names = {"subprocess", "asyncio.create_subprocess_exec", "os.fork", "os.posix_spawn"}

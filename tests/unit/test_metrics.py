@@ -19,6 +19,7 @@ def lease(name: str, waited: timedelta) -> Lease:
 
 
 def value(metrics: Metrics, name: str, **labels: str) -> float | None:
+    metrics.text()
     return metrics.registry.get_sample_value(name, labels)
 
 

@@ -79,8 +79,60 @@ async def test_an_older_read_does_not_hide_what_was_written_since(
         return Live((lease,), (), ())
 
     monkeypatch.setattr(world.store, "live", read_before)
-    await records.live()
+    await records.refresh()
     assert records.known(lease.id) == ended
+    assert (await records.live()).leases == ()
+
+
+def by_id(live: Live) -> list[dict[str, object]]:
+    return [{each.id: each for each in records} for records in live]
+
+
+async def test_what_is_live_is_read_once_and_then_known(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lease, job = await world.session(), await world.running(workers=2, retries=1)
+    reads: list[Known] = []
+    live = world.store.live
+
+    def counted(known: Known) -> Live:
+        reads.append(known)
+        return live(known)
+
+    monkeypatch.setattr(world.store, "live", counted)
+    records = world.control.records
+    await world.control.leases.activate(lease.id)
+    world.executor.exit(world.replicas(job)[0].id, 1)
+    await world.passes(4)
+    assert world.job(job).attempt == 2
+    assert by_id(await records.live()) == by_id(live())
+    await world.control.leases.stopped(lease.id, "its server ended")
+    await world.control.jobs.stop(job.id, "stopped by its owner")
+    await world.passes(4)
+    assert await records.live() == live() == ((), (), ())
+    assert reads == []
+
+
+async def test_a_write_whose_caller_was_cancelled_is_told_all_the_same(world: World) -> None:
+    records = world.control.records
+    lease = draft(world)
+    told: list[object] = []
+    records.listen(told.append)
+    asking = asyncio.create_task(world.control.leases.request(lease))
+    await asyncio.sleep(0.01)
+    asking.cancel()
+    await asyncio.gather(asking, return_exceptions=True)
+    await records.lease(lease.id)
+    assert told == [lease]
+    assert (await records.live()).leases == (lease,)
+
+
+async def test_what_another_wrote_is_known_after_the_first_conflict(world: World) -> None:
+    lease = await world.session()
+    (told,) = world.store.save(replace(lease, reason="told meanwhile"), now=world.clock.now())
+    with pytest.raises(Conflict):
+        await world.control.records.save(replace(lease, reason="too late"))
+    assert (await world.control.records.live()).leases == (told,)
 
 
 async def test_a_change_of_what_another_wrote_meanwhile_is_decided_again(world: World) -> None:

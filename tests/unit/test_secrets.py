@@ -30,6 +30,7 @@ from nimbus_hub.up.hub import renew_password
 from nimbus_hub.up.login import OwnerAuthenticator
 from nimbus_hub.up.secrets import check_password, kept_token
 from nimbus_hub.up.state import State
+from tests.unit.fake_service import FakeHttp
 
 SECRET = b"the service's own secret"
 LAUNCH = Launch(("python", "train.py"), env={"API_KEY": "user-key-4711"}, retries=1)
@@ -166,7 +167,7 @@ def test_a_client_that_fails_does_not_tell_its_token(caplog: pytest.LogCaptureFi
     def refuse(request: httpx.Request) -> httpx.Response:
         raise httpx.ConnectError(f"nobody listens at {request.url}")
 
-    http = httpx.MockTransport(refuse)
+    http = FakeHttp(refuse)
     client = Client("http://hub.test/nimbus", "token-of-ada-4711", http, wait=lambda _: True)
     with pytest.raises(Unavailable) as failed:
         client.options()

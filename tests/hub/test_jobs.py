@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import signal
-from datetime import UTC, datetime
 from pathlib import Path
 
 import httpx
@@ -160,25 +159,6 @@ def test_a_job_that_ended_while_nobody_looked_is_known_after(
     assert outputs.is_dir()
     hub.start()
     ended_as_if_nothing_had_happened(terminal, job_id)
-
-
-def test_a_session_whose_lease_ran_out_while_the_hub_was_dead_is_reclaimed(
-    hub: HubProcess, user: User
-) -> None:
-    user.start(duration="12s")
-    record = ProcessRecord.read(next(hub.state.sessions.glob("*.json")))
-    assert record is not None
-    (lease,) = user.leases("live")
-    end = datetime.fromisoformat(lease["expires_at"])
-    hub.kill()
-    wait_for(lambda: datetime.now(UTC) > end, 30, "the lease's end")
-    assert record.is_alive  # nobody was there to end it
-    hub.start()
-    wait_for(lambda: not record.is_alive, 60, "server reclaimed")
-    wait_for(lambda: not user.leases("live"), 30, "lease over")
-    (lease, *_) = user.leases()
-    assert lease["state"] == "expired"
-    assert "ran out" in lease["reason"]
 
 
 def test_a_job_outlives_the_session_it_came_from(

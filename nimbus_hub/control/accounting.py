@@ -155,7 +155,7 @@ def accounts(
     found: dict[str, Account] = {}
     total = Account()
     for use in uses:
-        end = min(use.ended_at or now, now)
+        end = use.ended_at or now
         for start, stop in _days(max(use.granted_at, period.since), min(end, period.until)):
             share = (stop - start) / (end - use.granted_at)
             for account in (found.setdefault(key(use, start), Account()), total):

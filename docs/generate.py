@@ -1,7 +1,8 @@
 """Writes the pages that are made from the source: ``python docs/generate.py``.
 
 configuration.md has the settings and the cluster file, reference.md the scopes, operations,
-error codes and metrics. tests/unit/test_docs.py holds them against the source.
+error codes and metrics, magics.md at its end the help of every magic.
+tests/unit/test_docs.py holds them against the source.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from nimbus_hub.api.routes import ROUTES
 from nimbus_hub.app import NimbusHub
 from nimbus_hub.control.metrics import Metrics
 from nimbus_hub.errors import NimbusError, error_classes
+from nimbus_hub.magics.extension import MAGICS
 from nimbus_hub.up.login import OwnerAuthenticator
 
 __all__ = ["CLUSTER_EXAMPLE", "CLUSTER_KEYS", "pages"]
@@ -148,7 +150,19 @@ SCOPES = {
 
 def pages() -> dict[str, str]:
     """Return the generated pages by file name."""
-    return {"configuration.md": configuration(), "reference.md": reference()}
+    return {
+        "configuration.md": configuration(),
+        "reference.md": reference(),
+        "magics.md": magics(),
+    }
+
+
+def magics() -> str:
+    """Return the page about magics with the help of each at its end."""
+    written, _, _ = (DOCS / "magics.md").read_text().partition("\n### ")
+    return written + "".join(
+        f"\n### `%{magic.name}`\n\n```text\n{magic.help()}\n```\n" for magic in MAGICS
+    )
 
 
 def configuration() -> str:

@@ -221,4 +221,5 @@ def _launch(request: requests.JobRequest, default: Launch) -> Launch:
         environment=default.environment if request.environment is None else request.environment,
         retries=request.retries,
         pdb=request.pdb,
+        options=request.options,
     )

@@ -165,6 +165,9 @@ class JobRequest(WishesRequest):
     pdb: bool = Field(
         default=False, description="a replica that fails waits in its debugger (on a gang)"
     )
+    options: dict[str, Line] = Field(
+        default_factory=dict, max_length=100, description="the framework's own, by name"
+    )
 
 
 class InputRequest(Request):

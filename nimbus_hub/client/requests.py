@@ -88,6 +88,7 @@ class JobRequest:
     ``gang`` is the lease of a debug gang to run on: framework, environment and groups are the
     gang's where they are not given. Without one the framework is ``script``, the environment
     ``default``, and one worker runs. ``pdb``: a replica that fails waits in its debugger.
+    ``options`` are the framework's own.
     """
 
     argv: tuple[str, ...]
@@ -101,6 +102,7 @@ class JobRequest:
     retries: int = 0
     gang: str | None = None
     pdb: bool = False
+    options: dict[str, str] = field(default_factory=dict)
     wishes: WishesRequest = WishesRequest()
 
     def check(self) -> None:

@@ -25,6 +25,7 @@ __all__ = [
     "RunCommand",
     "RunOptions",
     "Script",
+    "framework_option",
     "job_request",
     "parse_run",
     "run_values",
@@ -63,6 +64,7 @@ class RunOptions:
     preemptible: bool = False
     expected: str | None = None
     step_bytes: str | None = None
+    option: tuple[str, ...] = ()
     env: tuple[str, ...] = ()
     workdir: str = "."
     environment: str | None = None
@@ -148,6 +150,7 @@ def job_request(
         environment=options.environment or environment.session_environment(),
         duration=options.duration,
         retries=options.retries,
+        options=dict(map(framework_option, options.option)),
         wishes=WishesRequest(
             datacenter=options.datacenter,
             inputs=options.inputs,
@@ -207,6 +210,14 @@ def _name(argv: Sequence[str]) -> str:
     """Return a job's name: its script's without the ending, or the program's."""
     scripts = (word for word in argv if Path(word).suffix in _INTERPRETERS)
     return Path(next(scripts, argv[0] if argv else "")).stem[:100]
+
+
+def framework_option(text: str) -> tuple[str, str]:
+    """Read ``NAME=VALUE``; raise InvalidRequest for anything else."""
+    name, equals, value = text.partition("=")
+    if not equals or not name or not value:
+        raise InvalidRequest(f"option must be NAME=VALUE, got {text!r}")
+    return name, value
 
 
 def _variable(text: str) -> tuple[str, str]:

@@ -105,6 +105,12 @@ def _launch_options() -> list[click.Option]:
     """Return what says what the workers run, where, and for how long."""
     return [
         click.Option(
+            ["--option"],
+            multiple=True,
+            metavar="NAME=VALUE",
+            help="One of the framework's own options, see its documentation. May be repeated.",
+        ),
+        click.Option(
             ["--env"],
             multiple=True,
             metavar="K=V",

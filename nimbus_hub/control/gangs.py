@@ -126,7 +126,7 @@ class Gangs:
         already; NotFound and Ended for a session that is over or ending.
         """
         launch = Launch((), framework, environment=environment, retries=_RESTARTS)
-        master(framework).check(launch, groups)
+        groups = master(framework).accept(launch, groups)
         draft = self._leases.draft(
             LeaseKind.DEBUG,
             owner,
@@ -257,6 +257,7 @@ class Gangs:
             launch=launch,
             created_at=now,
             run=0 if gang.run is None else gang.run.run + 1,
+            earlier_turns=0 if gang.run is None else gang.run.turn,
         )
         if not is_warm(gang.lease, gang.holder):
             return run
@@ -293,6 +294,8 @@ class Gangs:
 def _refuse_other(lease: Lease, launch: Launch, groups: Sequence[SlotGroup] | None) -> None:
     """Refuse a run that needs something else than its gang holds."""
     remedy = "leave that out, or submit it as a job of its own"
+    rules = master(launch.framework)
+    groups = None if groups is None else rules.accept(launch, groups)
     if groups is not None and _sizes(groups) != _sizes(lease.groups):
         raise InvalidRequest(
             f"gang {lease.id} holds {_held(lease.groups)}, and a run uses it as it is; "
@@ -303,7 +306,12 @@ def _refuse_other(lease: Lease, launch: Launch, groups: Sequence[SlotGroup] | No
             f"gang {lease.id} holds environment {lease.environment!r}, "
             f"{launch.environment!r} was asked for: {remedy}"
         )
-    master(launch.framework).check(launch, lease.groups)
+    needed = rules.accept(launch, lease.groups)
+    if _sizes(needed) != _sizes(lease.groups):
+        raise InvalidRequest(
+            f"{launch.framework} needs {_held(needed)}, and gang "
+            f"{lease.id} holds {_held(lease.groups)}: {remedy}"
+        )
 
 
 def _refuse_unfree(gang: GangRecord) -> None:

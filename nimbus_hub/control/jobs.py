@@ -17,7 +17,7 @@ from nimbus_hub.errors import Conflict, Ended, InvalidRequest, NotFound
 from nimbus_hub.masters.registry import master
 from nimbus_hub.model.job import Job, Launch
 from nimbus_hub.model.lease import Lease, LeaseKind
-from nimbus_hub.model.replica import Replica
+from nimbus_hub.model.replica import Replica, last_of_each
 from nimbus_hub.model.slot import SlotGroup
 from nimbus_hub.model.text import one_line
 from nimbus_hub.model.wishes import Wishes
@@ -107,7 +107,8 @@ class Jobs:
     async def view(self, job: Job) -> JobView:
         """Return a job with its lease and the replicas of its present attempt."""
         lease = await self._records.lease(job.lease_id)
-        return JobView(job, lease, await self._records.replicas(job.id, job.attempt))
+        replicas = await self._records.replicas(job.id, job.attempt)
+        return JobView(job, lease, last_of_each(replicas))
 
     async def stop(self, job_id: str, reason: str) -> JobView:
         """Ask for the end of a job; its replicas are stopped first."""
@@ -172,7 +173,7 @@ class Jobs:
                 "--pdb needs a debug gang, whose replicas take input: "
                 "hold one with `nimbus debug start` and run on it"
             )
-        master(launch.framework).check(launch, groups)
+        groups = master(launch.framework).accept(launch, groups)
         return self._leases.draft(
             LeaseKind.JOB,
             owner,

@@ -20,7 +20,7 @@ from nimbus_hub.control.outages import Outages
 from nimbus_hub.control.records import Records
 from nimbus_hub.control.requeue import is_taken, requeued
 from nimbus_hub.control.settings import Settings
-from nimbus_hub.control.specs import attempt_replicas, replica_spec
+from nimbus_hub.control.specs import attempt_replicas, replacement, replica_spec
 from nimbus_hub.control.tokens import new_id
 from nimbus_hub.control.work import Work
 from nimbus_hub.errors import InvalidRequest, NimbusError, Unavailable
@@ -197,7 +197,12 @@ class Runner:
         job, lease = work.job, work.lease
         taken = job.target is None and is_taken(lease)
         if job.target is None and not taken and verdict.outcome is Outcome.RUNNING:
-            await self._note_running(job, replicas)
+            if verdict.replace:
+                await self._replace(job, verdict.replace)
+            else:
+                await self._note_running(job, replicas)
+            return
+        if work.is_settling(verdict, replicas, self._records.clock.now()):
             return
         if work.is_in_use:
             return
@@ -220,6 +225,13 @@ class Runner:
             await self._requeue(job, lease)
         else:
             await self._finish(work, JobState.FAILED, lease.reason)
+
+    async def _replace(self, job: Job, ended: Sequence[Replica]) -> None:
+        """Start some of a job's replicas again, alone."""
+        new = [replacement(replica) for replica in ended]
+        await self._records.save(job, new=new)
+        for replica in ended:
+            log.info("replica %s %s and is replaced", replica.id, _how(replica))
 
     async def _note_running(self, job: Job, replicas: Sequence[Replica]) -> None:
         """Record that a gang is complete, or that it is not in time."""

@@ -6,13 +6,12 @@ from nimbus_hub.control.settings import Settings
 from nimbus_hub.control.tokens import job_token
 from nimbus_hub.masters.base import Master, ReplicaCommand
 from nimbus_hub.masters.environment import contract_environment
-from nimbus_hub.masters.registry import modules_of
 from nimbus_hub.model.job import Job
 from nimbus_hub.model.lease import Lease
 from nimbus_hub.model.replica import Replica, ReplicaSpec
 from nimbus_hub.model.slot import Slot
 
-__all__ = ["attempt_replicas", "job_id_of", "replica_spec"]
+__all__ = ["attempt_replicas", "job_id_of", "replacement", "replica_spec"]
 
 _HOLDER_ARGV = ("python",)
 
@@ -55,11 +54,12 @@ def replica_spec(
         job,
         lease.slots,
         replica.rank,
+        master.services({each.role for each in lease.slots}),
         api_url=settings.api_url,
         token=job_token(settings.job_token_secret, job.id),
     )
     if job.is_holder:
-        command, modules = ReplicaCommand(_HOLDER_ARGV), modules_of(master)
+        command, modules = ReplicaCommand(_HOLDER_ARGV), master.modules
     else:
         command, modules = master.command(job, lease.slots, replica.rank), None
     return ReplicaSpec(
@@ -68,7 +68,9 @@ def replica_spec(
         owner=job.owner,
         host=slot.host,
         argv=command.argv,
-        env={**contract, **command.env},
+        env={**contract, **command.env, **_needs(command, settings)},
+        address=slot.address,
+        interfaces=command.interfaces,
         environment=job.launch.environment,
         snapshot=job.launch.snapshot,
         cpus_milli=slot.cpus_milli,
@@ -81,5 +83,30 @@ def replica_spec(
     )
 
 
+def replacement(replica: Replica) -> Replica:
+    """Return what takes the place of a replica that ended."""
+    restarts = replica.restarts + 1
+    name = replica.id if replica.restarts == 0 else replica.id.rpartition(".")[0]
+    return Replica(
+        id=f"{name}.{restarts}",
+        job_id=replica.job_id,
+        attempt=replica.attempt,
+        role=replica.role,
+        role_rank=replica.role_rank,
+        rank=replica.rank,
+        host=replica.host,
+        restarts=restarts,
+    )
+
+
 def _replica_id(job: Job, slot: Slot) -> str:
     return f"{job.id}.{job.attempt}.{slot.name}"
+
+
+def _needs(command: ReplicaCommand, settings: Settings) -> dict[str, str]:
+    if not command.needs:
+        return {}
+    return {
+        "NIMBUS_WAIT_FOR": " ".join(f"{name}={where}" for name, where in command.needs.items()),
+        "NIMBUS_WAIT_SECONDS": f"{settings.start.total_seconds():g}",
+    }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import NamedTuple, Self
 
 from nimbus_hub.control.gangs import is_warm
@@ -16,6 +16,8 @@ from nimbus_hub.model.replica import Replica, ReplicaState
 from nimbus_hub.store.store import JobRecord
 
 __all__ = ["Work"]
+
+_SETTLE = timedelta(seconds=1)
 
 
 class Work(NamedTuple):
@@ -79,10 +81,22 @@ class Work(NamedTuple):
         """Return how the job stands by its replicas, as they were by themselves."""
         seen = _by_themselves(replicas, self.lease)
         if not self.job.is_holder:
-            return rules.judge(seen)
+            return rules.judge(self.job, seen)
         # A warm replica has nothing to succeed in.
         gone = next((replica for replica in seen if replica.state.is_end), None)
         return Verdict(Outcome.RUNNING) if gone is None else Verdict(Outcome.FAILED, gone)
+
+    def is_settling(self, verdict: Verdict, replicas: Sequence[Replica], now: datetime) -> bool:
+        """Tell whether to wait a little for the others before a failed attempt is ended.
+
+        A peer may see a replica fail, and end, before that itself has ended: only then it is
+        known which was first. Nor is what the others have to say of it cut off.
+        """
+        ends = [replica.ended_at for replica in replicas if replica.ended_at is not None]
+        is_asked = self.is_over or self.job.target is not None
+        if self.job.is_holder or is_asked or verdict.outcome is not Outcome.FAILED or not ends:
+            return False
+        return len(ends) < len(replicas) and now < min(ends) + _SETTLE
 
 
 def _by_themselves(replicas: Sequence[Replica], lease: Lease) -> Sequence[Replica]:

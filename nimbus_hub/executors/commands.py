@@ -5,12 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from nimbus_hub import replica
 from nimbus_hub.executors.accounts import Account
+from nimbus_hub.executors.interfaces import interface_of
 from nimbus_hub.executors.limits import ReplicaLimits
 from nimbus_hub.executors.processes import MARKER
 from nimbus_hub.model.replica import ReplicaSpec
 
-__all__ = ["replica_environment", "supervisor_spec"]
+__all__ = ["ON_PATH", "replica_environment", "supervisor_spec"]
+
+ON_PATH = Path(replica.__file__).with_name("on_path")
+"""What is on the search path of every replica's python, whatever its environment has."""
 
 SYSTEM_PATH = "/usr/local/bin:/usr/bin:/bin"
 
@@ -29,6 +34,8 @@ def replica_environment(
         # The order in which GPUs are counted; CUDA's own default is by speed.
         "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
         **spec.env,
+        **_interfaces(spec),
+        "PYTHONPATH": ":".join(filter(None, (spec.env.get("PYTHONPATH"), str(ON_PATH)))),
         "PATH": f"{programs}:{spec.env.get('PATH', SYSTEM_PATH)}",
         "NIMBUS_OUTPUT_DIR": str(directory / "output"),
         "NIMBUS_LOG_DIR": str(directory / "logs"),
@@ -64,3 +71,10 @@ def supervisor_spec(
         "has_input": spec.has_input,
         "modules": list(spec.modules or ()),
     }
+
+
+def _interfaces(spec: ReplicaSpec) -> dict[str, str]:
+    """Return the variables that name this machine's interface with the replica's address."""
+    wanted = [name for name in spec.interfaces if name not in spec.env]
+    name = interface_of(spec.address) if wanted else None
+    return {} if name is None else dict.fromkeys(wanted, name)

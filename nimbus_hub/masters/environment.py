@@ -5,7 +5,7 @@ User code runs unchanged as one process or as many: it reads these names or none
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from nimbus_hub.model.job import Job
 from nimbus_hub.model.slot import Slot
@@ -14,10 +14,17 @@ __all__ = ["contract_environment"]
 
 
 def contract_environment(
-    job: Job, slots: Sequence[Slot], rank: int, api_url: str, token: str
+    job: Job,
+    slots: Sequence[Slot],
+    rank: int,
+    services: Collection[str],
+    api_url: str,
+    token: str,
 ) -> dict[str, str]:
     """Return the variables of the replica of this rank; slots are in order of rank.
 
+    The world is those that share the work: replicas of the roles in ``services`` are not
+    counted, and their ranks come after all others.
     The user's variables may replace defaults (OMP_NUM_THREADS), never the contract.
     """
     slot = slots[rank]
@@ -27,9 +34,11 @@ def contract_environment(
         "NIMBUS_JOB_NAME": job.name,
         "NIMBUS_ROLE": slot.role,
         "NIMBUS_RANK": str(rank),
-        "NIMBUS_WORLD_SIZE": str(len(slots)),
+        "NIMBUS_WORLD_SIZE": str(sum(slot.role not in services for slot in slots)),
         "NIMBUS_ROLE_RANK": str(slot.index),
         "NIMBUS_ATTEMPT": str(job.attempt),
+        "NIMBUS_RUN_ID": f"{job.id}-{job.attempt}",
+        "NIMBUS_ADDRESS": slot.address,
         "NIMBUS_API_URL": api_url,
         "NIMBUS_TOKEN": token,
         **_devices(slot),

@@ -14,27 +14,31 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from nimbus_hub.errors import InvalidRequest
-from nimbus_hub.masters.base import ReplicaCommand, Verdict, judge_gang
+from nimbus_hub.masters.base import Master, ReplicaCommand
 from nimbus_hub.model.job import Job, Launch
-from nimbus_hub.model.replica import Replica
 from nimbus_hub.model.slot import Slot, SlotGroup
 
 __all__ = ["PyTorchMaster"]
 
+INTERFACES = ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME", "TP_SOCKET_IFNAME")
+"""Without them gloo advertises what the host's own name resolves to, 127.0.1.1 on many."""
 
-class PyTorchMaster:
+
+class PyTorchMaster(Master):
     """Runs the user's command once per worker, with the variables of `env://`."""
 
     name = "pytorch"
-    modules: tuple[str, ...] = ("torch",)
+    imports = ("torch",)
+    modules = ("torch",)
 
-    def check(self, launch: Launch, groups: Sequence[SlotGroup]) -> None:
+    def groups(self, launch: Launch, groups: Sequence[SlotGroup]) -> tuple[SlotGroup, ...]:
         """Refuse every role but ``worker``."""
         for role in (group.role for group in groups):
             if role == "ps":
                 raise InvalidRequest("PyTorch has no parameter-server mode here; use --workers")
             if role != "worker":
                 raise InvalidRequest(f"PyTorch runs workers only, got role {role!r}; use --workers")
+        return tuple(groups)
 
     def command(self, job: Job, slots: Sequence[Slot], rank: int) -> ReplicaCommand:
         """Return the user's command with the place of this rank in the world."""
@@ -47,13 +51,9 @@ class PyTorchMaster:
                 "MASTER_ADDR": first.address,
                 "MASTER_PORT": str(first.port(job.turn)),
                 **_local_ranks(slots, rank),
-                **_interface(job.launch, slots),
             },
+            interfaces=INTERFACES,
         )
-
-    def judge(self, replicas: Sequence[Replica]) -> Verdict:
-        """Return success when all exit with 0, failure when one does not."""
-        return judge_gang(replicas)
 
 
 def _local_ranks(slots: Sequence[Slot], rank: int) -> dict[str, str]:
@@ -61,16 +61,3 @@ def _local_ranks(slots: Sequence[Slot], rank: int) -> dict[str, str]:
     own = slots[rank]
     peers = [rank] if own.gpus else [at for at, slot in enumerate(slots) if slot.host == own.host]
     return {"LOCAL_RANK": str(peers.index(rank)), "LOCAL_WORLD_SIZE": str(len(peers))}
-
-
-def _interface(launch: Launch, slots: Sequence[Slot]) -> dict[str, str]:
-    """Return the interface gloo advertises, where it is known without asking the host.
-
-    Else gloo advertises whatever address the host's own name resolves to, 127.0.1.1 on many.
-    On other networks only the host knows its interface's name: what runs replicas there sets
-    it, or the user does with ``--env GLOO_SOCKET_IFNAME=eth0``, which also wins here.
-    """
-    name = "GLOO_SOCKET_IFNAME"
-    if name in launch.env or not all(slot.address.startswith("127.") for slot in slots):
-        return {}
-    return {name: "lo"}

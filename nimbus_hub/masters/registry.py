@@ -14,7 +14,7 @@ from nimbus_hub.masters.base import Master
 from nimbus_hub.masters.pytorch import PyTorchMaster
 from nimbus_hub.masters.script import ScriptMaster
 
-__all__ = ["GROUP", "master", "masters", "modules_of"]
+__all__ = ["GROUP", "master", "masters"]
 
 GROUP = "nimbus_hub.masters"
 
@@ -49,11 +49,6 @@ def master(name: str) -> Master:
     raise InvalidRequest(f"there is no framework {name!r}{hint} There are {', '.join(known)}")
 
 
-def modules_of(master: Master) -> tuple[str, ...]:
-    """Return what the warm replicas of a framework import; nothing for one that names none."""
-    return tuple(getattr(master, "modules", ()))
-
-
 def _plug_ins() -> dict[str, EntryPoint]:
     """Return the masters that other packages bring; they do not replace built-in ones."""
     own = {each.name for each in _BUILT_IN}
@@ -64,8 +59,9 @@ def _plug_ins() -> dict[str, EntryPoint]:
 def _loaded(name: str) -> Master:
     point = _plug_ins()[name]
     try:
-        factory = point.load()
-        made: Master = factory()
+        made = point.load()()
+        if not isinstance(made, Master):
+            raise TypeError(f"it made no nimbus_hub.masters.base.Master but {made!r}")
     # A plug-in may fail in any way it likes.
     except Exception as error:
         raise Unavailable(

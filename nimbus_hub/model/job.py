@@ -64,8 +64,8 @@ class Launch:
     """What a job runs: the user's command and where it runs, the same for every replica.
 
     ``argv`` starts with ``python`` or another program of the environment. ``snapshot`` is
-    the digest of the working directory, or None for an empty one. ``pdb``: a replica that
-    fails waits in its debugger.
+    the digest of the working directory, or None for an empty one. ``options`` are the
+    framework's own. ``pdb``: a replica that fails waits in its debugger.
     """
 
     argv: tuple[str, ...]
@@ -75,6 +75,7 @@ class Launch:
     environment: str = "default"
     retries: int = 0
     pdb: bool = False
+    options: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +84,7 @@ class Job:
 
     ``preemptions`` is how often its lease was taken away for others: these are no retries.
     ``is_holder``: it runs nothing itself but keeps warm replicas on the slots of a debug gang.
-    ``run`` counts the runs on one gang, from 0.
+    ``run`` counts the runs on one gang, from 0, and ``earlier_turns`` all their attempts.
     """
 
     id: str
@@ -94,6 +95,7 @@ class Job:
     created_at: datetime
     is_holder: bool = False
     run: int = 0
+    earlier_turns: int = 0
     state: JobState = JobState.QUEUED
     target: JobState | None = None
     reason: str = ""
@@ -112,8 +114,8 @@ class Job:
 
     @property
     def turn(self) -> int:
-        """Return a number, from 1, that neither the last attempt nor the last run had."""
-        return self.attempt + self.run
+        """Return a number, from 1, that no attempt before it had, nor of any earlier run."""
+        return self.earlier_turns + self.attempt
 
     @property
     def headline(self) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
@@ -16,6 +16,7 @@ __all__ = [
     "ReplicaState",
     "ReplicaStatus",
     "Usage",
+    "last_of_each",
 ]
 
 
@@ -63,6 +64,9 @@ class ReplicaSpec:
     for replicas that name it as their ``holder``, one at a time, which run in a process forked
     from it. ``workspace``: a working directory of this name is brought up to date instead of
     made anew. ``has_input``: standard input is what :meth:`Executor.write_input` writes.
+
+    ``interfaces`` are variables that get the name of the network interface that has
+    ``address``, unless ``env`` has them.
     """
 
     id: str
@@ -80,6 +84,8 @@ class ReplicaSpec:
     holder: str | None = None
     workspace: str | None = None
     has_input: bool = False
+    address: str = ""
+    interfaces: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +145,7 @@ class LogChunk:
 class Replica:
     """One replica of one attempt of a job, as it is recorded. Ranks count from 0.
 
+    ``restarts`` is how many there were before it in its place, in the same attempt.
     ``cpu_seconds`` and ``gpu_seconds`` are what of its use is in its lease's figures already.
     """
 
@@ -157,6 +164,7 @@ class Replica:
     ended_at: datetime | None = None
     cpu_seconds: float = 0.0
     gpu_seconds: float = 0.0
+    restarts: int = 0
 
     @property
     def name(self) -> str:
@@ -167,3 +175,11 @@ class Replica:
     def has_failed(self) -> bool:
         """Tell whether it ended in another way than with exit code 0."""
         return self.state.is_end and self.exit_code != 0
+
+
+def last_of_each(replicas: Iterable[Replica]) -> tuple[Replica, ...]:
+    """Return the newest replica of each rank of one attempt, in order of rank."""
+    newest: dict[int, Replica] = {}
+    for replica in sorted(replicas, key=lambda each: (each.rank, each.restarts)):
+        newest[replica.rank] = replica
+    return tuple(newest.values())

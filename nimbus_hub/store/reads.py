@@ -12,12 +12,13 @@ from nimbus_hub.model.job import Job
 from nimbus_hub.model.lease import Lease
 from nimbus_hub.model.replica import Replica
 from nimbus_hub.store.rows import event_from_row, job_from_row, lease_from_row, replica_from_row
-from nimbus_hub.store.tables import JOBS
+from nimbus_hub.store.tables import JOBS, REPLICAS
 from nimbus_hub.store.writes import IDS_AT_ONCE
 
 __all__ = [
     "live",
     "newest",
+    "of_attempt",
     "portions",
     "read_current",
     "read_events",
@@ -51,6 +52,14 @@ def live(table: Table) -> Select[tuple[Any, ...]]:
     """Select what is not over, oldest first."""
     query = select(table).where(table.c.is_live.is_(True))
     return query.order_by(table.c.created_at, table.c.id)
+
+
+def of_attempt(job_id: str, attempt: int | None = None) -> Select[tuple[Any, ...]]:
+    """Select the replicas of an attempt of a job, or of all, by attempt, rank and restarts."""
+    query = select(REPLICAS).where(REPLICAS.c.job_id == job_id)
+    if attempt is not None:
+        query = query.where(REPLICAS.c.attempt == attempt)
+    return query.order_by(REPLICAS.c.attempt, REPLICAS.c.rank, REPLICAS.c.restarts)
 
 
 def read_current(

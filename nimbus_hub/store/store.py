@@ -21,13 +21,14 @@ from nimbus_hub.model.heartbeat import Heartbeat
 from nimbus_hub.model.host import HostMark
 from nimbus_hub.model.job import Job
 from nimbus_hub.model.lease import Lease, LeaseKind
-from nimbus_hub.model.replica import Replica, Usage
+from nimbus_hub.model.replica import Replica, Usage, last_of_each
 from nimbus_hub.model.usage import LeaseUse
 from nimbus_hub.store.database import Database
 from nimbus_hub.store.heartbeats import read_beat, write_beat
 from nimbus_hub.store.reads import (
     live,
     newest,
+    of_attempt,
     portions,
     read_current,
     read_events,
@@ -250,12 +251,11 @@ class Store:
             if not found:
                 raise NotFound(f"there is no job {job_id}")
             (job,) = found
-            of_job = (REPLICAS.c.job_id == job_id) & (REPLICAS.c.attempt == job.attempt)
-            replicas = select(REPLICAS).where(of_job).order_by(REPLICAS.c.rank)
             (lease,) = read_leases(connection, select(LEASES).where(LEASES.c.id == job.lease_id))
             is_gang = lease.kind is LeaseKind.DEBUG
             holder, run = read_gang_jobs(connection, lease.id) if is_gang else (None, None)
-            return JobRecord(job, lease, read_replicas(connection, replicas), holder, run)
+            replicas = read_replicas(connection, of_attempt(job_id, job.attempt))
+            return JobRecord(job, lease, last_of_each(replicas), holder, run)
 
     def jobs(
         self,
@@ -276,11 +276,8 @@ class Store:
 
     def replicas(self, job_id: str, attempt: int | None = None) -> tuple[Replica, ...]:
         """Return a job's replicas by attempt and rank, of one attempt or of all."""
-        query = select(REPLICAS).where(REPLICAS.c.job_id == job_id)
-        if attempt is not None:
-            query = query.where(REPLICAS.c.attempt == attempt)
         with self._database.reading() as connection:
-            return read_replicas(connection, query.order_by(REPLICAS.c.attempt, REPLICAS.c.rank))
+            return read_replicas(connection, of_attempt(job_id, attempt))
 
     def live(self, known: Known = _NOTHING) -> Live:
         """Return all that is not over, as of one moment."""

@@ -142,6 +142,7 @@ JOBS = Table(
     Column("preemptions", Integer, nullable=False, server_default="0"),
     Column("is_holder", Boolean, nullable=False, server_default=false()),
     Column("run", Integer, nullable=False, server_default="0"),
+    Column("earlier_turns", Integer, nullable=False, server_default="0"),
     Column("progress", Double),
     Column("progress_message", Text, nullable=False),
     Column("started_at", Moment),
@@ -170,7 +171,8 @@ REPLICAS = Table(
     Column("ended_at", Moment),
     Column("cpu_seconds", Double, nullable=False, server_default="0"),
     Column("gpu_seconds", Double, nullable=False, server_default="0"),
-    UniqueConstraint("job_id", "attempt", "rank"),
+    Column("restarts", Integer, nullable=False, server_default="0"),
+    UniqueConstraint("job_id", "attempt", "rank", "restarts"),
 )
 
 EVENTS = Table(

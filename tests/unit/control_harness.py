@@ -124,6 +124,12 @@ class World:
             await self.reconciler.make_pass()
             await self.reconciler.settle()
 
+    async def settled(self) -> None:
+        """Let the others of a failed gang have their say, and what follows happen."""
+        await self.passes(1)
+        self.skip(seconds=1)
+        await self.passes(4)
+
     async def submit(
         self,
         framework: str = "script",

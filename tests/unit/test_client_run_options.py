@@ -200,6 +200,7 @@ def test_the_request_is_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NIMBUS_ENVIRONMENT", "torch")
     monkeypatch.setenv("HERE", "now")
     line = "--framework pytorch --workers 2 --gpus A100:1 --env A=1 --env HERE --retries 1"
+    line += " --option algorithm=ring"
     options = parse_run(line.split(), "x")
     request = job_request(options, ("python", "-u", "sub/train.py"), "d" * 64)
     assert request.body() == {
@@ -221,6 +222,7 @@ def test_the_request_is_whole(monkeypatch: pytest.MonkeyPatch) -> None:
         "environment": "torch",
         "duration": None,
         "retries": 1,
+        "options": {"algorithm": "ring"},
         "datacenter": None,
         "inputs": (),
         "outputs": (),

@@ -142,11 +142,11 @@ async def test_a_failed_run_leaves_its_gang_and_is_tried_again_on_it(world: Worl
     gang = await held(world)
     run = await running(world, gang, replace(TRAIN, retries=1))
     world.executor.exit(f"{run.id}.1.worker-1", 3)
-    await world.passes(4)
+    await world.settled()
     assert (world.job(run).state, world.job(run).attempt) == (JobState.RUNNING, 2)
     assert world.executor.started[-1].holder == f"{gang.holder.id}.1.worker-1"
     world.executor.exit(f"{run.id}.2.worker-0", 3)
-    await world.passes(4)
+    await world.settled()
     assert world.job(run).state is JobState.FAILED
     assert (await world.control.gangs.get(gang.lease.id)).state is GangState.READY
 
@@ -418,7 +418,7 @@ async def test_what_a_replica_says_while_it_runs_is_recorded_and_taken_back(
     assert world.replicas(run)[0].reason == "waits in its debugger (post-mortem)"
     assert world.job(run).version > run.version
     world.executor.exit(name, 1)
-    await world.passes()
+    await world.settled()
     assert world.job(run).headline.startswith("worker-0 on cpu-1 exited with code 1; ")
 
 

@@ -124,7 +124,7 @@ class FailsToCommand(ScriptMaster):
 class FailsToJudge(ScriptMaster):
     """Cannot say how a job stands."""
 
-    def judge(self, replicas: Sequence[Replica]) -> Verdict:
+    def judge(self, job: Job, replicas: Sequence[Replica]) -> Verdict:
         raise ZeroDivisionError("no replicas")
 
 

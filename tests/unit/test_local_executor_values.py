@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from nimbus_hub.errors import InvalidRequest
 from nimbus_hub.executors.accounts import Account, Accounts
-from nimbus_hub.executors.commands import supervisor_spec
+from nimbus_hub.executors.commands import ON_PATH, supervisor_spec
 from nimbus_hub.executors.limits import ReplicaLimits
 from nimbus_hub.model.replica import ReplicaSpec
 
@@ -54,7 +55,12 @@ def replica_spec(env: dict[str, str]) -> ReplicaSpec:
 
 def test_what_the_supervisor_is_told_is_whole() -> None:
     limits = ReplicaLimits((Path("/cg/nimbus-r1"),), Path("/cg/nimbus-r1/memory.events"))
-    spec = replica_spec({"NIMBUS_RANK": "0", "HOME": "/data/ada", "PATH": "/mine"})
+    own = {"HOME": "/data/ada", "PATH": "/mine", "PYTHONPATH": "/lib/mine"}
+    spec = replace(
+        replica_spec({"NIMBUS_RANK": "0", "NCCL_SOCKET_IFNAME": "eth7", **own}),
+        address="127.0.0.3",
+        interfaces=("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"),
+    )
     assert supervisor_spec(spec, ROOT, ADA, PROGRAMS, JOB, limits) == {
         "id": "r1",
         "argv": ["python", "train.py"],
@@ -67,6 +73,9 @@ def test_what_the_supervisor_is_told_is_whole() -> None:
             "TMPDIR": "/tmp",
             "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
             "NIMBUS_RANK": "0",
+            "NCCL_SOCKET_IFNAME": "eth7",
+            "GLOO_SOCKET_IFNAME": "lo",
+            "PYTHONPATH": f"/lib/mine:{ON_PATH}",
             "PATH": "/opt/torch/bin:/mine",
             "NIMBUS_OUTPUT_DIR": "/home/ada/nimbus/job-1/output",
             "NIMBUS_LOG_DIR": "/home/ada/nimbus/job-1/logs",

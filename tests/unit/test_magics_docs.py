@@ -6,17 +6,8 @@ import json
 from pathlib import Path
 
 from nimbus_hub.magics.cell import script_of_cell
-from nimbus_hub.magics.extension import MAGICS
 
 DOCS = Path(__file__).parents[2] / "docs"
-
-
-def test_the_reference_is_the_help_of_every_magic() -> None:
-    text = (DOCS / "magics.md").read_text()
-    reference = "".join(
-        f"\n### `%{magic.name}`\n\n```text\n{magic.help()}\n```\n" for magic in MAGICS
-    )
-    assert text.endswith(reference)
 
 
 def test_the_notebook_trains_with_the_script_of_the_examples() -> None:

@@ -51,8 +51,8 @@ def replica(rank: int, exit_code: int | None = None, seconds: int = 0) -> Replic
 
 
 def test_the_contract_tells_a_replica_who_it_is() -> None:
-    slots = (slot(0, "chief"), slot(0, gpus=(2, 3)), slot(1))
-    assert contract_environment(job(2), slots, 1, "http://hub/nimbus", "secret") == {
+    slots = (slot(0, "chief"), slot(0, gpus=(2, 3)), slot(1), slot(0, "ps"))
+    assert contract_environment(job(2), slots, 1, {"ps"}, "http://hub/nimbus", "secret") == {
         "NIMBUS_JOB_ID": "j-1",
         "NIMBUS_JOB_NAME": "digits",
         "NIMBUS_ROLE": "worker",
@@ -60,6 +60,8 @@ def test_the_contract_tells_a_replica_who_it_is() -> None:
         "NIMBUS_WORLD_SIZE": "3",
         "NIMBUS_ROLE_RANK": "0",
         "NIMBUS_ATTEMPT": "2",
+        "NIMBUS_RUN_ID": "j-1-2",
+        "NIMBUS_ADDRESS": "10.0.0.1",
         "NIMBUS_API_URL": "http://hub/nimbus",
         "NIMBUS_TOKEN": "secret",
         "CUDA_VISIBLE_DEVICES": "2,3",
@@ -70,14 +72,14 @@ def test_the_contract_tells_a_replica_who_it_is() -> None:
 
 
 def test_a_replica_without_gpus_sees_none() -> None:
-    env = contract_environment(job(), (slot(cpus=500),), 0, "", "")
+    env = contract_environment(job(), (slot(cpus=500),), 0, (), "", "")
     assert (env["CUDA_VISIBLE_DEVICES"], env["NVIDIA_VISIBLE_DEVICES"]) == ("", "void")
     assert env["OMP_NUM_THREADS"] == "1"
 
 
 def test_the_users_variables_replace_defaults_but_not_the_contract() -> None:
     mine = job(OMP_NUM_THREADS="7", NIMBUS_RANK="9", CUDA_VISIBLE_DEVICES="0", LR="0.1")
-    env = contract_environment(mine, (slot(gpus=(3,)),), 0, "", "")
+    env = contract_environment(mine, (slot(gpus=(3,)),), 0, (), "", "")
     assert (env["OMP_NUM_THREADS"], env["LR"]) == ("7", "0.1")
     assert (env["NIMBUS_RANK"], env["CUDA_VISIBLE_DEVICES"]) == ("0", "3")
 
@@ -87,19 +89,20 @@ def test_the_users_variables_replace_defaults_but_not_the_contract() -> None:
 
 def test_a_script_runs_as_it_is_in_any_roles() -> None:
     master = ScriptMaster()
-    master.check(job().launch, (SlotGroup("chief"), SlotGroup("ps", 2)))
+    groups = (SlotGroup("chief"), SlotGroup("ps", 2))
+    assert master.accept(job().launch, groups) == groups
     assert master.command(job(), (slot(0, "chief"), slot(0, "ps")), 1) == ReplicaCommand(ARGV)
 
 
 def test_a_job_succeeds_when_all_replicas_do() -> None:
-    assert ScriptMaster().judge((replica(0, 0), replica(1, 0))) == Verdict(Outcome.SUCCEEDED)
-    assert ScriptMaster().judge((replica(0, 0), replica(1))) == Verdict(Outcome.RUNNING)
+    assert ScriptMaster().judge(job(), (replica(0, 0), replica(1, 0))) == Verdict(Outcome.SUCCEEDED)
+    assert ScriptMaster().judge(job(), (replica(0, 0), replica(1))) == Verdict(Outcome.RUNNING)
 
 
 def test_the_replica_that_failed_first_is_to_blame() -> None:
     first = replica(1, 3, seconds=1)
     gang = (replica(0, 1, seconds=2), first, replica(2))
-    assert PyTorchMaster().judge(gang) == Verdict(Outcome.FAILED, first)
+    assert PyTorchMaster().judge(job(), gang) == Verdict(Outcome.FAILED, first)
 
 
 # PyTorch
@@ -118,6 +121,7 @@ def test_every_worker_is_told_its_place_in_the_world() -> None:
                 "LOCAL_RANK": local_rank,
                 "LOCAL_WORLD_SIZE": local_size,
             },
+            interfaces=("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME", "TP_SOCKET_IFNAME"),
         )
         for rank, local_rank, local_size in (("0", "0", "2"), ("1", "1", "2"), ("2", "0", "1"))
     ]
@@ -137,7 +141,6 @@ def test_a_single_worker_is_a_world_of_one() -> None:
         "MASTER_PORT": "20000",
         "LOCAL_RANK": "0",
         "LOCAL_WORLD_SIZE": "1",
-        "GLOO_SOCKET_IFNAME": "lo",
     }
 
 
@@ -149,13 +152,6 @@ def test_each_attempt_meets_at_another_port() -> None:
     assert ports == ["20000", "20001", "20002"]
 
 
-def test_gloo_uses_loopback_only_when_all_are_there() -> None:
-    near, far = slot(0, address="127.0.0.1"), slot(1, address="10.0.0.1")
-    assert "GLOO_SOCKET_IFNAME" not in PyTorchMaster().command(job(), (near, far), 0).env
-    mine = job(GLOO_SOCKET_IFNAME="eth7")
-    assert "GLOO_SOCKET_IFNAME" not in PyTorchMaster().command(mine, (near,), 0).env
-
-
 @pytest.mark.parametrize(
     ("role", "message"),
     [
@@ -164,9 +160,9 @@ def test_gloo_uses_loopback_only_when_all_are_there() -> None:
     ],
 )
 def test_pytorch_takes_workers_only(role: str, message: str) -> None:
-    PyTorchMaster().check(job().launch, (SlotGroup("worker", 2),))
+    PyTorchMaster().accept(job().launch, (SlotGroup("worker", 2),))
     with pytest.raises(InvalidRequest) as caught:
-        PyTorchMaster().check(job().launch, (SlotGroup("worker"), SlotGroup(role)))
+        PyTorchMaster().accept(job().launch, (SlotGroup("worker"), SlotGroup(role)))
     assert caught.value.message == message
 
 

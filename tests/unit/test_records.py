@@ -103,7 +103,7 @@ async def test_what_is_live_is_read_once_and_then_known(
     records = world.control.records
     await world.control.leases.activate(lease.id)
     world.executor.exit(world.replicas(job)[0].id, 1)
-    await world.passes(4)
+    await world.settled()
     assert world.job(job).attempt == 2
     assert by_id(await records.live()) == by_id(live())
     await world.control.leases.stopped(lease.id, "its server ended")

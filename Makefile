@@ -27,7 +27,7 @@ JLPM     = cd labextension && PATH="$(abspath $(BIN)):$(NODE_BIN):$$PATH" jlpm
 
 .DEFAULT_GOAL := help
 .PHONY: help run dev test test-unit test-contract test-service test-simulation test-hub \
-        test-browser test-wheel test-lab check bench bench-scheduler stop-all clean
+        test-frameworks test-browser test-wheel test-lab check bench bench-scheduler stop-all clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -59,6 +59,10 @@ test-hub: $(STAMPS)/dev $(STAMPS)/lab ## a real hub with proxy, service and sess
 
 test-browser: $(STAMPS)/dev $(STAMPS)/lab ## the whole way in Chromium
 	$(BIN)/pytest tests/browser $(ARGS)
+
+test-frameworks: $(STAMPS)/dev ## every framework trains for real, in an environment of its own
+	$(BIN)/python -m tests.frameworks.environments
+	$(BIN)/pytest -s tests/frameworks $(ARGS)
 
 test-wheel: $(STAMPS)/dev $(STAMPS)/lab ## the built wheel in a fresh environment
 	$(BIN)/pytest tests/wheel $(ARGS)

@@ -93,6 +93,7 @@ class Service:
     port: int = 0
     clients: list[Client] = field(default_factory=list)
     notifiers: dict[str, object] = field(default_factory=dict)
+    environments: dict[str, str] = field(default_factory=lambda: {"default": ""})
 
     def start(self) -> None:
         ready = threading.Event()
@@ -132,6 +133,7 @@ class Service:
         self._loop, self._over = asyncio.get_running_loop(), asyncio.Event()
         settings = Settings(
             api_url=self.url,
+            environments=self.environments,
             job_token_secret=b"secret of the tests",
             save=timedelta(seconds=1),
             stop_grace=timedelta(seconds=2),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import socket
 import subprocess
@@ -58,6 +59,7 @@ class Cluster:
 
     state: Path
     environments: dict[str, str]
+    packages: Path | None = None
     port: int = 0
     process: subprocess.Popen[bytes] | None = None
     client: Client = field(init=False)
@@ -70,8 +72,11 @@ class Cluster:
                 self.port = free.getsockname()[1]
         told = {"state": str(self.state), "port": self.port, "environments": self.environments}
         command = [sys.executable, "-m", "tests.frameworks.serve", json.dumps(told)]
+        own = {} if self.packages is None else {"PYTHONPATH": str(self.packages)}
         with (self.state / "service.log").open("ab") as log:
-            self.process = subprocess.Popen(command, stdout=log, stderr=log, cwd=SCRIPTS.parents[2])
+            self.process = subprocess.Popen(
+                command, stdout=log, stderr=log, cwd=SCRIPTS.parents[2], env={**os.environ, **own}
+            )
         self.client = Client(f"http://127.0.0.1:{self.port}/services/nimbus", TOKEN)
         end = time.monotonic() + 30
         while True:

@@ -27,6 +27,8 @@ REQUIREMENTS: dict[str, tuple[tuple[str, ...], ...]] = {
     "xgboost": (("xgboost-cpu==3.2.*", "scikit-learn>=1.6,<2", "tensorboardX>=2.6,<3"),),
     "lightgbm": (("lightgbm==4.7.*", "scikit-learn>=1.6,<2", "tensorboardX>=2.6,<3"),),
     "gensim": (("gensim==4.4.*", "Pyro4==4.82"),),
+    # Not built in: the framework of the tutorial's plug-in.
+    "jax": (("jax>=0.10,<0.11",),),
     "mpi": (("mpich==5.0.*", "mpi4py==4.1.*", "numpy>=2,<3"),),
 }
 """What pip installs, in turn, by name of the environment."""

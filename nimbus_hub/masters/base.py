@@ -18,7 +18,19 @@ from nimbus_hub.model.job import Job, Launch
 from nimbus_hub.model.replica import Replica
 from nimbus_hub.model.slot import Slot, SlotGroup
 
-__all__ = ["Master", "Outcome", "ReplicaCommand", "Verdict", "judge_gang"]
+__all__ = [
+    "Master",
+    "Outcome",
+    "ReplicaCommand",
+    "Verdict",
+    "endpoint",
+    "judge_gang",
+    "only_roles",
+    "runner_argv",
+    "service_group",
+]
+
+_SAID = {"ps": "--ps", "chief": "--chief", "evaluator": "--evaluators"}
 
 
 class Outcome(StrEnum):
@@ -117,3 +129,36 @@ def judge_gang(replicas: Sequence[Replica], services: Collection[str] = ()) -> V
         first = min(failed, key=lambda replica: (replica.ended_at is None, replica.ended_at))
         return Verdict(Outcome.FAILED, first)
     return Verdict(Outcome.RUNNING)
+
+
+def only_roles(groups: Sequence[SlotGroup], roles: Collection[str], what_runs: str) -> None:
+    """Raise InvalidRequest for a role that is none of these; ``what_runs`` says what would do."""
+    for group in groups:
+        if group.role not in roles:
+            said = _SAID.get(group.role, f"role {group.role!r}")
+            raise InvalidRequest(f"{what_runs}; leave out {said}")
+
+
+def runner_argv(runner: str, argv: Sequence[str]) -> tuple[str, ...]:
+    """Return the command that has a runner run a python command in its own process.
+
+    Raises InvalidRequest for a command that is not python's: no runner could get into it.
+    """
+    first, *words = argv or ("python",)
+    while words and words[0] == "-u":
+        words = words[1:]
+    if not first.rpartition("/")[2].startswith("python") or (words and words[0] == "-c"):
+        raise InvalidRequest(
+            f"{runner} over several processes needs a Python script or module, got {first!r}"
+        )
+    return (first, "-u", "-m", "nimbus_hub.replica", runner, *words)
+
+
+def service_group(role: str, memory_bytes: int = 512 * 2**20, count: int = 1) -> SlotGroup:
+    """Return the slots of a role that serves others and has little to do."""
+    return SlotGroup(role, count, cpus_milli=100, memory_bytes=memory_bytes)
+
+
+def endpoint(job: Job, slot: Slot) -> str:
+    """Return where the process of a slot listens in this attempt, ``10.0.0.1:4000``."""
+    return f"{slot.address}:{slot.port(job.turn)}"

@@ -11,14 +11,25 @@ from importlib.metadata import EntryPoint, entry_points
 
 from nimbus_hub.errors import InvalidRequest, Unavailable
 from nimbus_hub.masters.base import Master
+from nimbus_hub.masters.gensim import GensimMaster
+from nimbus_hub.masters.lightgbm import LightGBMMaster
+from nimbus_hub.masters.mpi import MpiMaster
 from nimbus_hub.masters.pytorch import PyTorchMaster
 from nimbus_hub.masters.script import ScriptMaster
+from nimbus_hub.masters.xgboost import XGBoostMaster
 
 __all__ = ["GROUP", "master", "masters"]
 
 GROUP = "nimbus_hub.masters"
 
-_BUILT_IN: tuple[Master, ...] = (ScriptMaster(), PyTorchMaster())
+_BUILT_IN: tuple[Master, ...] = (
+    ScriptMaster(),
+    PyTorchMaster(),
+    XGBoostMaster(),
+    LightGBMMaster(),
+    GensimMaster(),
+    MpiMaster(),
+)
 
 
 def masters() -> dict[str, Master]:

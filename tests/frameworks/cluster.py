@@ -26,6 +26,10 @@ SCRIPTS = Path(__file__).parent / "scripts"
 TOKEN = "ada-token"
 
 
+Line = str | Sequence[str]
+"""What would stand after ``nimbus run``, as text or as words."""
+
+
 @dataclass(frozen=True)
 class Trained:
     """A job that is over: how it ended, what its replicas printed, what it left.
@@ -95,9 +99,9 @@ class Cluster:
         self.process.kill()
         self.process.wait(10)
 
-    def submit(self, line: str, files: Path = SCRIPTS) -> Job:
+    def submit(self, line: Line, files: Path = SCRIPTS) -> Job:
         """Submit what would stand after ``nimbus run``, with a directory's files."""
-        options = parse_run(line.split(), "run")
+        options = parse_run(line.split() if isinstance(line, str) else line, "run")
         script = Script.find(options.argv, files)
         request = job_request(options, script.argv)
         digest = self.client.upload(scan(files))
@@ -119,7 +123,7 @@ class Cluster:
             for part in self.client.whole_logs(job.id, attempt=0)
         )
 
-    def train(self, line: str, files: Path = SCRIPTS, seconds: float = 180) -> Trained:
+    def train(self, line: Line, files: Path = SCRIPTS, seconds: float = 180) -> Trained:
         """Run a job to its end, which must be success, and print how long it took."""
         trained = self.run(line, files, seconds)
         assert trained.job.state == "succeeded", f"{trained.job.reason}\n{trained.text}"
@@ -128,7 +132,7 @@ class Cluster:
         print(f"\n{line}: {trained.wall_seconds:.2f} s{told}")
         return trained
 
-    def run(self, line: str, files: Path = SCRIPTS, seconds: float = 180) -> Trained:
+    def run(self, line: Line, files: Path = SCRIPTS, seconds: float = 180) -> Trained:
         """Run a job to its end, whatever that is."""
         began, began_at = time.monotonic(), time.time()
         job = self.wait(self.submit(line, files), seconds)

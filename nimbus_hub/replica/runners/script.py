@@ -7,7 +7,7 @@ are in NIMBUS_WAIT_FOR, ``tracker-0=10.0.0.1:4000 ...``, and how long in NIMBUS_
 Python 3.6 and later, standard library only.
 """
 
-# ruff: noqa: BLE001, PTH109, PTH118, PTH120, PTH123
+# ruff: noqa: BLE001
 
 import builtins
 import importlib.machinery

@@ -5,12 +5,14 @@ A plug-in that cannot be loaded breaks only the jobs that ask for it.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from difflib import get_close_matches
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 
 from nimbus_hub.errors import InvalidRequest, Unavailable
 from nimbus_hub.masters.base import Master
+from nimbus_hub.masters.caffe2 import Caffe2Master
 from nimbus_hub.masters.gensim import GensimMaster
 from nimbus_hub.masters.lightgbm import LightGBMMaster
 from nimbus_hub.masters.mpi import MpiMaster
@@ -18,18 +20,30 @@ from nimbus_hub.masters.pytorch import PyTorchMaster
 from nimbus_hub.masters.script import ScriptMaster
 from nimbus_hub.masters.xgboost import XGBoostMaster
 
-__all__ = ["GROUP", "master", "masters"]
+__all__ = ["GROUP", "detected", "master", "masters"]
 
 GROUP = "nimbus_hub.masters"
 
 _BUILT_IN: tuple[Master, ...] = (
     ScriptMaster(),
+    # Horovod's scripts import the framework that it is for, too.
+    MpiMaster(),
     PyTorchMaster(),
     XGBoostMaster(),
     LightGBMMaster(),
     GensimMaster(),
-    MpiMaster(),
+    Caffe2Master(),
 )
+"""In the order in which the one for a script that imports several is chosen."""
+
+
+def detected(imports: Collection[str]) -> tuple[tuple[str, str], ...]:
+    """Return the frameworks of what a script imports, best first, each with what is its own."""
+    return tuple(
+        (name, next(module for module in each.imports if module in imports))
+        for name, each in masters().items()
+        if not set(each.imports).isdisjoint(imports)
+    )
 
 
 def masters() -> dict[str, Master]:

@@ -15,7 +15,7 @@ import sys
 import time
 from pathlib import Path
 
-__all__ = ["REQUIREMENTS", "programs"]
+__all__ = ["REQUIREMENTS", "directory", "programs"]
 
 _TENSORBOARD = ("tensorboard>=2.21,<3",)
 REQUIREMENTS: dict[str, tuple[tuple[str, ...], ...]] = {
@@ -36,9 +36,14 @@ REQUIREMENTS: dict[str, tuple[tuple[str, ...], ...]] = {
 _TOP = Path(__file__).parents[2]
 
 
+def directory() -> Path:
+    """Return where what is made once for the frameworks is kept."""
+    return Path(os.environ.get("NIMBUS_FRAMEWORKS", _TOP / ".venv" / "frameworks"))
+
+
 def programs(name: str) -> Path:
     """Return the directory of an environment's programs; make the environment if need be."""
-    top = Path(os.environ.get("NIMBUS_FRAMEWORKS", _TOP / ".venv" / "frameworks"))
+    top = directory()
     top.mkdir(parents=True, exist_ok=True)
     with (top / f"{name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)

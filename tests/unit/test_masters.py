@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import tomllib
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from importlib.metadata import EntryPoint, EntryPoints
+from pathlib import Path
 
 import pytest
 
@@ -89,9 +92,27 @@ def test_the_users_variables_replace_defaults_but_not_the_contract() -> None:
 
 def test_a_script_runs_as_it_is_in_any_roles() -> None:
     master = ScriptMaster()
-    groups = (SlotGroup("chief"), SlotGroup("ps", 2))
+    groups = (SlotGroup("chief"), SlotGroup("reader", 2), SlotGroup("ps", 2))
     assert master.accept(job().launch, groups) == groups
     assert master.command(job(), (slot(0, "chief"), slot(0, "ps")), 1) == ReplicaCommand(ARGV)
+
+
+def test_those_who_serve_come_last_and_need_somebody_to_serve() -> None:
+    ps, evaluator, worker = SlotGroup("ps", 2), SlotGroup("evaluator"), SlotGroup("worker")
+    accept = ScriptMaster().accept
+    assert accept(job().launch, (ps, worker, evaluator)) == (worker, ps, evaluator)
+    with pytest.raises(InvalidRequest) as caught:
+        accept(job().launch, (ps, evaluator))
+    assert caught.value.message == (
+        "evaluator and ps serve others, and there is nobody to serve; add --workers N"
+    )
+
+
+def test_a_role_that_never_ends_holds_up_no_job() -> None:
+    serving = replace(replica(2), role="ps")
+    assert ScriptMaster().judge(job(), (replica(0, 0), replica(1, 0), serving)) == Verdict(
+        Outcome.SUCCEEDED
+    )
 
 
 def test_a_job_succeeds_when_all_replicas_do() -> None:
@@ -105,68 +126,10 @@ def test_the_replica_that_failed_first_is_to_blame() -> None:
     assert PyTorchMaster().judge(job(), gang) == Verdict(Outcome.FAILED, first)
 
 
-# PyTorch
-
-
-def test_every_worker_is_told_its_place_in_the_world() -> None:
-    slots = (slot(0), slot(1), slot(2, host="b", address="10.0.0.2"))
-    assert [PyTorchMaster().command(job(), slots, rank) for rank in range(3)] == [
-        ReplicaCommand(
-            ARGV,
-            {
-                "RANK": rank,
-                "WORLD_SIZE": "3",
-                "MASTER_ADDR": "10.0.0.1",
-                "MASTER_PORT": "20000",
-                "LOCAL_RANK": local_rank,
-                "LOCAL_WORLD_SIZE": local_size,
-            },
-            interfaces=("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME", "TP_SOCKET_IFNAME"),
-        )
-        for rank, local_rank, local_size in (("0", "0", "2"), ("1", "1", "2"), ("2", "0", "1"))
-    ]
-
-
-def test_a_worker_with_gpus_uses_the_first_it_sees() -> None:
-    slots = (slot(0, gpus=(0,)), slot(1, gpus=(1,)))
-    env = PyTorchMaster().command(job(), slots, 1).env
-    assert (env["LOCAL_RANK"], env["LOCAL_WORLD_SIZE"], env["RANK"]) == ("0", "1", "1")
-
-
-def test_a_single_worker_is_a_world_of_one() -> None:
-    assert PyTorchMaster().command(job(), (slot(address="127.0.0.1"),), 0).env == {
-        "RANK": "0",
-        "WORLD_SIZE": "1",
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": "20000",
-        "LOCAL_RANK": "0",
-        "LOCAL_WORLD_SIZE": "1",
-    }
-
-
-def test_each_attempt_meets_at_another_port() -> None:
-    ports = [
-        PyTorchMaster().command(job(attempt), (slot(),), 0).env["MASTER_PORT"]
-        for attempt in (1, 2, 3)
-    ]
-    assert ports == ["20000", "20001", "20002"]
-
-
-@pytest.mark.parametrize(
-    ("role", "message"),
-    [
-        ("ps", "PyTorch has no parameter-server mode here; use --workers"),
-        ("chief", "PyTorch runs workers only, got role 'chief'; use --workers"),
-    ],
-)
-def test_pytorch_takes_workers_only(role: str, message: str) -> None:
-    PyTorchMaster().accept(job().launch, (SlotGroup("worker", 2),))
-    with pytest.raises(InvalidRequest) as caught:
-        PyTorchMaster().accept(job().launch, (SlotGroup("worker"), SlotGroup(role)))
-    assert caught.value.message == message
-
-
 # The registry
+
+PYPROJECT = Path(__file__).parents[2] / "pyproject.toml"
+BUILT_IN = tomllib.loads(PYPROJECT.read_text())["project"]["entry-points"][registry.GROUP]
 
 
 @pytest.fixture
@@ -184,7 +147,7 @@ def plug_ins(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @pytest.mark.usefixtures("plug_ins")
 def test_plug_ins_are_found_beside_the_built_in_masters() -> None:
-    assert sorted(registry.masters()) == ["good", "pytorch", "script"]
+    assert sorted(registry.masters()) == sorted([*BUILT_IN, "good"])
     assert isinstance(registry.master("good"), ScriptMaster)
     assert isinstance(registry.master("pytorch"), PyTorchMaster)
 
@@ -201,10 +164,14 @@ def test_an_unknown_framework_names_the_known_ones() -> None:
         registry.master("pytroch")
     assert caught.value.message == (
         "there is no framework 'pytroch', did you mean pytorch? "
-        "There are broken, good, pytorch, script"
+        f"There are {', '.join(sorted([*BUILT_IN, 'broken', 'good']))}"
     )
 
 
 def test_the_built_in_masters_need_no_metadata(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(registry, "entry_points", lambda group: EntryPoints(()))
-    assert sorted(registry.masters()) == ["pytorch", "script"]
+    found = {
+        name: f"{type(each).__module__}:{type(each).__name__}"
+        for name, each in registry.masters().items()
+    }
+    assert found == BUILT_IN

@@ -8,6 +8,7 @@ from tornado.web import HTTPError
 
 from nimbus_hub.api.activity import ActivityHandler, KeepHandler
 from nimbus_hub.api.events import EventsHandler
+from nimbus_hub.api.files import FileHandler, FilesHandler
 from nimbus_hub.api.gangs import GangHandler, GangsHandler
 from nimbus_hub.api.handler import ApiHandler
 from nimbus_hub.api.health import HealthHandler, MetricsHandler
@@ -68,6 +69,8 @@ ROUTES: dict[str, type[ApiHandler]] = {
     "/api/v1/jobs/{job_id}/input": InputHandler,
     "/api/v1/jobs/{job_id}/logs": LogsHandler,
     "/api/v1/jobs/{job_id}/logs/stream": LogStreamHandler,
+    "/api/v1/jobs/{job_id}/files": FilesHandler,
+    "/api/v1/jobs/{job_id}/files/{path}": FileHandler,
     "/api/v1/snapshots": SnapshotsHandler,
     "/api/v1/snapshots/files": SnapshotFilesHandler,
 }
@@ -87,7 +90,11 @@ def tornado_routes(prefix: str, services: Services) -> list[Route]:
     """Return the table as tornado wants it, below ``prefix`` (no slash at its end)."""
     arguments: dict[str, object] = {"services": services}
     known: list[Route] = [
-        (prefix + re.sub(r"{\w+}", r"([^/]+)", path) + "/?", handler, arguments)
-        for path, handler in ROUTES.items()
+        (prefix + _pattern(path), handler, arguments) for path, handler in ROUTES.items()
     ]
     return [*known, (prefix + "/api(?:/.*)?", UnknownHandler, arguments)]
+
+
+def _pattern(path: str) -> str:
+    """Return what matches a path of the table; ``{path}`` is one of several parts."""
+    return re.sub(r"{\w+}", "([^/]+)", path.replace("{path}", "(.+?)")) + "/?"

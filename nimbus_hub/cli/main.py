@@ -15,6 +15,7 @@ _COMMANDS = {
     "run": "nimbus_hub.cli.run:run",
     "ps": "nimbus_hub.cli.jobs:ps",
     "logs": "nimbus_hub.cli.jobs:logs",
+    "files": "nimbus_hub.cli.files:files",
     "stop": "nimbus_hub.cli.jobs:stop",
     "lease": "nimbus_hub.cli.lease:lease",
     "debug": "nimbus_hub.cli.debug:debug",

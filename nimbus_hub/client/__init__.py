@@ -16,6 +16,8 @@ from nimbus_hub.client.requests import GangRequest, GroupRequest, JobRequest, Wi
 from nimbus_hub.client.resources import (
     ActivityTerms,
     DataUse,
+    File,
+    FileList,
     Gang,
     Gpu,
     Group,
@@ -40,6 +42,8 @@ __all__ = [
     "Client",
     "DataUse",
     "Environment",
+    "File",
+    "FileList",
     "Gang",
     "GangRequest",
     "Gpu",

@@ -6,7 +6,7 @@ A Client may be used from several threads. ``close`` it, or use it as a context 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 from urllib.parse import quote
@@ -14,6 +14,7 @@ from urllib.parse import quote
 from nimbus_hub.client import environment
 from nimbus_hub.client.choices import GpuPool, Options
 from nimbus_hub.client.decoding import decode, decode_items
+from nimbus_hub.client.files import FileCalls, Progress
 from nimbus_hub.client.follow import PATIENCE_SECONDS, follow
 from nimbus_hub.client.http import Http
 from nimbus_hub.client.requests import GangRequest, GroupRequest, JobRequest, WishesRequest
@@ -30,20 +31,17 @@ from nimbus_hub.client.resources import (
     Plan,
     Snapshot,
 )
-from nimbus_hub.client.snapshot import Manifest, scan, tar_chunks, tar_size
+from nimbus_hub.client.snapshot import Manifest, scan
 from nimbus_hub.client.transport import Transport, Wait
 from nimbus_hub.client.usage import UsageQuery, UsageReport
 from nimbus_hub.errors import Conflict, Unavailable
 
 __all__ = ["Client", "Progress"]
 
-Progress = Callable[[int, int], None]
-"""Called with the bytes sent and the bytes to send."""
-
 _API = "/api/v1"
 
 
-class Client:
+class Client(FileCalls):
     """Talks to the Nimbus service at ``url`` (with /services/nimbus) with a hub's token."""
 
     def __init__(
@@ -351,6 +349,9 @@ class Client:
         snapshot = decode(Snapshot, self._post(path, manifest.body()))
         if not snapshot.missing:
             return snapshot.digest
+        # Imported here: mostly nothing is missing, and archives take long to import.
+        from nimbus_hub.client.archive import tar_chunks, tar_size
+
         size = tar_size(manifest, snapshot.missing)
         chunks = _counted(tar_chunks(manifest, snapshot.missing), size, progress)
         self.transport.upload(f"{path}/files", chunks, size, "application/x-tar")

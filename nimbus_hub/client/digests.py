@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Self
@@ -46,11 +45,11 @@ class Digests:
         if self._kept is not None:
             try:
                 self._kept.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-                handle, draft = tempfile.mkstemp(dir=self._kept.parent)
+                draft = self._kept.with_suffix(f".{os.urandom(8).hex()}")
+                draft.touch(mode=0o600, exist_ok=False)
                 # The file system's own clock, which times of files are told by.
-                self._settled = os.fstat(handle).st_mtime_ns - _SETTLED_NANOSECONDS
-                os.close(handle)
-                self._draft = Path(draft)
+                self._settled = draft.stat().st_mtime_ns - _SETTLED_NANOSECONDS
+                self._draft = draft
             except OSError:
                 self._kept = None
         return self

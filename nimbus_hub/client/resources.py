@@ -11,6 +11,8 @@ from datetime import datetime
 __all__ = [
     "ActivityTerms",
     "DataUse",
+    "File",
+    "FileList",
     "Gang",
     "Gpu",
     "Group",
@@ -190,6 +192,7 @@ class Job:
 
     What it says of waiting is its lease's; ``preemptions`` of its attempts ended because
     others got its slots. ``gang`` is its lease if that is a debug gang's, which stays after it.
+    ``framework_reason`` says why the framework is this one if nobody named it.
     """
 
     id: str
@@ -198,6 +201,7 @@ class Job:
     lease_id: str
     gang: str | None
     framework: str
+    framework_reason: str
     argv: tuple[str, ...]
     state: str
     reason: str
@@ -270,8 +274,11 @@ class Plan:
     """What would happen: where the slots would be and why, or why they would wait.
 
     ``preemptions`` leases would be stopped for it; only administrators are told which.
+    ``framework_reason`` says why the framework is this one if nobody named it.
     """
 
+    framework: str
+    framework_reason: str
     slots: tuple[Slot, ...]
     hosts: tuple[PlanHost, ...]
     placement: str
@@ -295,6 +302,28 @@ class LogText:
     next_offset: int
     text: str
     is_complete: bool
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """A file that a job has written, by its path from the job's directory: ``output/model.pt``.
+
+    ``version`` is another text whenever the file has changed.
+    """
+
+    path: str
+    size_bytes: int
+    changed_at: datetime
+    version: str
+    host: str
+
+
+@dataclass(frozen=True, slots=True)
+class FileList:
+    """Files in order of their paths; unless it ``is_whole`` there are more."""
+
+    items: tuple[File, ...]
+    is_whole: bool
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""The working directory as a manifest of its files, and the upload of what is missing.
+"""The working directory as a manifest of its files.
 
 Left out are: what the built-in patterns name, what `.nimbusignore` (or, without one,
 `.gitignore`) in the directory itself names, links to directories and links that leave the
@@ -12,19 +12,17 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
-import tarfile
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from pathspec import GitIgnoreSpec
-
 from nimbus_hub.client.digests import Digests
+from nimbus_hub.client.ignore import Patterns
 from nimbus_hub.errors import InvalidRequest, TooLarge
 from nimbus_hub.model.quantities import format_memory
 
-__all__ = ["BUILT_IN_PATTERNS", "File", "Manifest", "scan", "tar_chunks", "tar_size"]
+__all__ = ["BUILT_IN_PATTERNS", "File", "Manifest", "scan", "unreadable"]
 
 BUILT_IN_PATTERNS = (
     ".git",
@@ -54,7 +52,6 @@ BUILT_IN_PATTERNS = (
 )
 LIMIT_BYTES = 500 * 2**20
 LIMIT_FILES = 100_000
-_CHUNK_BYTES = 2**20
 _IGNORE_FILES = (".nimbusignore", ".gitignore")
 _NAMED = 5
 
@@ -141,7 +138,7 @@ class _Walk:
             (name for name in _IGNORE_FILES if (root / name).is_file()), _IGNORE_FILES[0]
         )
         patterns = [*BUILT_IN_PATTERNS, *self._own_patterns()]
-        self._patterns = GitIgnoreSpec.from_lines(patterns)
+        self._patterns = Patterns(patterns)
         self.digests = Digests(cache, root, patterns)
         self.left_out: list[str] = []
 
@@ -180,7 +177,7 @@ class _Walk:
 
     def _is_in(self, path: str) -> bool:
         # To match a path takes longer than all else about it.
-        return self.digests.has(path) or not self._patterns.match_file(path)
+        return self.digests.has(path) or not self._patterns.leave_out(path)
 
     def _stats(self, entry: os.DirEntry[str], path: str) -> os.stat_result | None:
         """Return a file's stats, or None where the rules leave it out or it is gone."""
@@ -206,7 +203,7 @@ class _Walk:
         )
 
     def _unreadable(self, path: str, error: OSError) -> InvalidRequest:
-        return _unreadable(path, error, self.ignore_file)
+        return unreadable(path, error, self.ignore_file)
 
 
 def _check_size(root: Path, sizes: Mapping[str, int], limit_bytes: int, ignore_file: str) -> None:
@@ -237,7 +234,7 @@ def _file(root: Path, path: str, stats: os.stat_result, digests: Digests) -> Fil
     except UnicodeEncodeError as error:
         raise InvalidRequest(f"the file name {path!r} is no UTF-8; rename the file") from error
     except OSError as error:
-        raise _unreadable(path, error, _IGNORE_FILES[0]) from error
+        raise unreadable(path, error) from error
     if size == stats.st_size:
         digests.add(path, stats, digest)
     return File(path, size, digest, is_executable, source)
@@ -247,52 +244,11 @@ def _text(path: str, content: bytes) -> File:
     return File(path, len(content), hashlib.sha256(content).hexdigest(), False, content)
 
 
-def _unreadable(path: str, error: OSError, ignore_file: str) -> InvalidRequest:
+def unreadable(
+    path: str, error: OSError, ignore_file: str = _IGNORE_FILES[0]
+) -> InvalidRequest:
+    """Return what is told of a file that cannot be read."""
     return InvalidRequest(
         f"cannot read {path} in the working directory: {error.strerror}; "
         f"name it in {ignore_file} if the job does not need it"
     )
-
-
-def tar_size(manifest: Manifest, digests: Collection[str]) -> int:
-    """Return the length of the archive that ``tar_chunks`` makes."""
-    blocks = sum(1 + _blocks(file.size) for file in _wanted(manifest, digests))
-    return (blocks + 2) * tarfile.BLOCKSIZE
-
-
-def tar_chunks(manifest: Manifest, digests: Collection[str]) -> Iterator[bytes]:
-    """Yield an archive of the files with these digests, each named by its digest."""
-    for file in _wanted(manifest, digests):
-        header = tarfile.TarInfo(file.digest)
-        header.size = file.size
-        yield header.tobuf(tarfile.GNU_FORMAT)
-        yield from _content(file)
-        yield bytes(_blocks(file.size) * tarfile.BLOCKSIZE - file.size)
-    yield bytes(2 * tarfile.BLOCKSIZE)
-
-
-def _wanted(manifest: Manifest, digests: Collection[str]) -> Iterable[File]:
-    """Return one file for each digest."""
-    wanted = set(digests)
-    return {file.digest: file for file in manifest.files if file.digest in wanted}.values()
-
-
-def _blocks(size: int) -> int:
-    return -(-size // tarfile.BLOCKSIZE)
-
-
-def _content(file: File) -> Iterator[bytes]:
-    """Yield exactly the bytes the manifest promised."""
-    if isinstance(file.source, bytes):
-        yield file.source
-        return
-    left = file.size
-    try:
-        with file.source.open("rb") as content:
-            while left and (chunk := content.read(min(left, _CHUNK_BYTES))):
-                left -= len(chunk)
-                yield chunk
-    except OSError as error:
-        raise _unreadable(file.path, error, _IGNORE_FILES[0]) from error
-    if left:
-        raise InvalidRequest(f"{file.path} became shorter while it was uploaded; run it again")

@@ -162,8 +162,10 @@ class Transport:
             ) from error
 
     def _content(self, answer: Response) -> Any:
-        """Return the answer's JSON, or its text if it is CSV; raise the error it carries."""
+        """Return the answer's JSON, its text if it is CSV, or its bytes; raise its error."""
         body = answer.read()
+        if _is_success(answer) and answer.content_type == "application/octet-stream":
+            return body
         if _is_success(answer) and answer.content_type.startswith("text/csv"):
             return body.decode()
         with contextlib.suppress(json.JSONDecodeError, UnicodeDecodeError):

@@ -7,8 +7,10 @@ engine has taken the request, and each may be repeated. The reconciler asks agai
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
+from datetime import datetime
 from typing import Protocol
 
+from nimbus_hub.model.file import FileList, FilePart
 from nimbus_hub.model.host import Host
 from nimbus_hub.model.replica import LogChunk, ReplicaSpec, ReplicaStatus, Usage
 
@@ -63,6 +65,33 @@ class Executor(Protocol):
         Asked every few seconds for all that are of interest, in one call. Left out is one of
         which nothing is known, and one that runs in its holder's processes, whose figures have
         it in them. A replica's times never fall.
+        """
+        ...
+
+    async def heard(self, replica_ids: Collection[str]) -> dict[str, datetime]:
+        """Return when replicas gave their last signs of life, by id.
+
+        Signs are output, and what is written below the log directory of their job, of which a
+        part is looked at if it is very large; what they compute is none. Left out is one of
+        which there is none. By the service's clock; it may tell of times to come.
+        """
+        ...
+
+    async def find_files(self, replica_id: str, path: str, limit: int) -> FileList:
+        """Return at most ``limit`` files that a replica's job has on its host, in order of paths.
+
+        Those at or below a path like ``output/model``; an empty one is all of output, logs and
+        checkpoints. Links are left out. None for a replica that has not started. Works as long
+        as the record is kept, also after the end. Raises NotFound for a path that is not there,
+        and InvalidRequest for one that leaves these directories or is a link.
+        """
+        ...
+
+    async def read_file(self, replica_id: str, path: str, offset: int, limit: int) -> FilePart:
+        """Return at most ``limit`` bytes of such a file from ``offset``; fewer only at its end.
+
+        It is read with the rights of the job's owner, and no step of its path is a link. Raises
+        NotFound for a file that is not there, and InvalidRequest for what is no such file.
         """
         ...
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import signal
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 
 from nimbus_hub.clock import Clock, SystemClock
 from nimbus_hub.errors import Conflict, Ended, NotFound, Unavailable
 from nimbus_hub.executors.base import OnChange
+from nimbus_hub.model.file import FileList, FilePart, JobFile
 from nimbus_hub.model.host import Host
 from nimbus_hub.model.replica import LogChunk, ReplicaSpec, ReplicaState, ReplicaStatus, Usage
 
@@ -21,6 +23,8 @@ class _Fake:
     spec: ReplicaSpec | None = None
     input: bytearray = field(default_factory=bytearray)
     output: bytearray = field(default_factory=bytearray)
+    heard_at: datetime | None = None
+    files: dict[str, tuple[bytes, datetime]] = field(default_factory=dict)
 
 
 class FakeExecutor:
@@ -108,6 +112,34 @@ class FakeExecutor:
         self._reach()
         return {key: self._used[key] for key in replica_ids if key in self._used}
 
+    async def heard(self, replica_ids: Collection[str]) -> dict[str, datetime]:
+        """Return when something was last written by :meth:`write` or :meth:`log`."""
+        self._reach()
+        found = {key: self._replicas[key].heard_at for key in replica_ids if key in self._replicas}
+        return {key: at for key, at in found.items() if at is not None}
+
+    async def find_files(self, replica_id: str, path: str, limit: int) -> FileList:
+        """Return what :meth:`put` wrote."""
+        self._reach()
+        files = self._replicas[replica_id].files if replica_id in self._replicas else {}
+        found = [
+            _file(name, *files[name])
+            for name in sorted(files)
+            if not path or name == path or name.startswith(f"{path}/")
+        ]
+        if path and not found:
+            raise NotFound(f"there is no file {path}")
+        return FileList(tuple(found[:limit]), len(found) <= limit)
+
+    async def read_file(self, replica_id: str, path: str, offset: int, limit: int) -> FilePart:
+        """Return bytes that :meth:`put` wrote."""
+        self._reach()
+        files = self._replicas[replica_id].files if replica_id in self._replicas else {}
+        if path not in files:
+            raise NotFound(f"there is no file {path}")
+        data, changed_at = files[path]
+        return FilePart(_file(path, data, changed_at), data[offset : offset + limit])
+
     async def write_input(self, replica_id: str, data: bytes) -> None:
         """Keep what a replica that takes input is given."""
         self._reach()
@@ -140,6 +172,15 @@ class FakeExecutor:
     def write(self, replica_id: str, data: bytes) -> None:
         """Let a replica write to its output."""
         self._of(replica_id).output.extend(data)
+        self.log(replica_id)
+
+    def log(self, replica_id: str) -> None:
+        """Let a replica write into its job's log directory."""
+        self._of(replica_id).heard_at = self._clock.now()
+
+    def put(self, replica_id: str, path: str, data: bytes) -> None:
+        """Let a replica write a file of its job."""
+        self._of(replica_id).files[path] = (data, self._clock.now())
 
     def use(self, replica_id: str, cpu_seconds: float, gpu_seconds: float = 0.0) -> None:
         """Let a replica have used that much since its start."""
@@ -166,3 +207,8 @@ class FakeExecutor:
     def _reach(self) -> None:
         if self.unreachable:
             raise Unavailable("the fake executor does not answer")
+
+
+def _file(path: str, data: bytes, changed_at: datetime) -> JobFile:
+    version = f"{changed_at.timestamp():.6f}-{len(data)}"
+    return JobFile(path, len(data), changed_at, version)

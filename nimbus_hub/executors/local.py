@@ -29,6 +29,7 @@ from nimbus_hub.errors import Ended, NimbusError, Unavailable
 from nimbus_hub.executors.accounts import Account, Accounts
 from nimbus_hub.executors.base import OnChange
 from nimbus_hub.executors.directories import JobDirectories, Snapshots
+from nimbus_hub.executors.files import JobFiles
 from nimbus_hub.executors.gpus import find_gpus
 from nimbus_hub.executors.holders import HeldRun
 from nimbus_hub.executors.inputs import write_input
@@ -39,6 +40,7 @@ from nimbus_hub.executors.records import Reading, Record, checked_id
 from nimbus_hub.executors.supervisors import exit_code, until_closed
 from nimbus_hub.executors.usage import UsageReader
 from nimbus_hub.executors.watches import Watches
+from nimbus_hub.model.file import FileList, FilePart
 from nimbus_hub.model.host import Host
 from nimbus_hub.model.replica import LogChunk, ReplicaSpec, ReplicaState, ReplicaStatus, Usage
 
@@ -97,6 +99,7 @@ class LocalExecutor:
         self._known: set[str] = set()
         self._on_change: OnChange = lambda replica_id: None
         self._usage = UsageReader()
+        self._files = JobFiles(sys.executable)
 
     async def hosts(self) -> tuple[Host, ...]:
         """Return the declared hosts, or this machine."""
@@ -182,6 +185,24 @@ class LocalExecutor:
         """Return what the kernel, the driver and the records tell of use."""
         records = {replica_id: self._record(replica_id) for replica_id in replica_ids}
         return await self._in_pool(self._usage.read, records)
+
+    async def heard(self, replica_ids: Collection[str]) -> dict[str, datetime]:
+        """Return what the file system tells of logs."""
+        records = [self._record(replica_id) for replica_id in replica_ids]
+        found = [await self._in_pool(self._files.heard_at, record) for record in records]
+        return {
+            replica_id: self._seen(at)
+            for replica_id, at in zip(replica_ids, found, strict=True)
+            if at is not None
+        }
+
+    async def find_files(self, replica_id: str, path: str, limit: int) -> FileList:
+        """Return what is in the job's directories now."""
+        return await self._in_pool(self._files.find, self._record(replica_id), path, limit)
+
+    async def read_file(self, replica_id: str, path: str, offset: int, limit: int) -> FilePart:
+        """Return bytes of a file in the job's directories."""
+        return await self._in_pool(self._files.read, self._record(replica_id), path, offset, limit)
 
     def watch(self, on_change: OnChange) -> None:
         """Call back within milliseconds of a replica's start and end."""

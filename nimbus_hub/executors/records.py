@@ -147,6 +147,23 @@ class Record:
         groups = tuple(Path(group) for group in spec.get("cgroups", ()))
         return ReplicaLimits(groups, Path(events) if events else None)
 
+    def directory(self) -> str:
+        """Return where its job's files are; empty before it started, and for a holder."""
+        return str((self._load("status.json") or {}).get("directory", ""))
+
+    def account(self) -> dict[str, Any] | None:
+        """Return the ids of the account it runs under, None for the service's own."""
+        found: dict[str, Any] | None = (self._load("spec.json") or {}).get("account")
+        return found
+
+    def output_changed_at(self) -> datetime | None:
+        """Return when it last wrote output, None if it never did."""
+        try:
+            changed = (self.path / "output.log").stat().st_mtime
+        except FileNotFoundError:
+            return None
+        return _moment(changed)
+
     def gpus(self) -> tuple[int, ...]:
         """Return the indices of the devices it holds."""
         return tuple((self._load("spec.json") or {}).get("gpus", ()))

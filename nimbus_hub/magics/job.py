@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import tempfile
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 from nimbus_hub.client import Client, resources
+from nimbus_hub.client.files import job_path
 from nimbus_hub.clock import SystemClock
+from nimbus_hub.magics.files import Files
+from nimbus_hub.magics.loading import companions, load
 from nimbus_hub.magics.render import headline
 from nimbus_hub.magics.screen import has_widgets, show
 from nimbus_hub.magics.tails import Tails
@@ -111,12 +115,33 @@ class Job:
             return "".join(texts.values())
         return "\n".join(f"--- {name}\n{text}" for name, text in texts.items())
 
-    def files(self) -> tuple[Path, ...]:
-        """Return the files the job has written to its output directory."""
-        found = self.output_dir
-        if found is None:
-            return ()
-        return tuple(sorted(path for path in found.rglob("*") if path.is_file()))
+    @property
+    def files(self) -> Files:
+        """Return what the job has written below its output, logs and checkpoints."""
+        return Files(self._client.files(self.id))
+
+    def download(self, path: str, target: Path | str = ".", replica: str | None = None) -> Path:
+        """Copy a file or directory of the job here, as ``cp -r`` would; return where it is.
+
+        A path like ``model.pt`` is in output, and others are as ``job.files`` has them.
+        """
+        return self._client.download(self.id, path, target, replica=replica)
+
+    def load(self, path: str, *, allow_pickle: bool = False, replica: str | None = None) -> Any:
+        """Return what a file of the job holds, loaded by what it was written with.
+
+        The kind is told by the name: .pt and .pth (the weights), .json, .ubj, .txt, .lgb,
+        .keras, .h5, .npy, .npz, .lda, .lsi, .model, .csv, or a SavedModel directory; pickles
+        only with ``allow_pickle``. Raises InvalidRequest, with what to do, for another one and
+        for a framework that this notebook does not have.
+        """
+        wanted = job_path(path)
+        folder = wanted.rpartition("/")[0]
+        names = [file.path for file in self._client.files(self.id, folder, replica).items]
+        with tempfile.TemporaryDirectory() as place:
+            for name in companions(wanted, names):
+                self._client.download(self.id, name, place, replica=replica)
+            return load(Path(place, Path(wanted).name), allow_pickle=allow_pickle)
 
     def stop(self, reason: str = "") -> Job:
         """Stop the job; it ends soon after. Return the job itself."""

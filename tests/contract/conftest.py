@@ -76,6 +76,9 @@ class Driver(Protocol):
     async def lose(self, replica_id: str) -> None:
         """Let it vanish without a word."""
 
+    def put(self, replica_id: str, path: str, data: bytes) -> None:
+        """Let it write a file below its job's directory."""
+
 
 @dataclass
 class FakeDriver:
@@ -97,6 +100,9 @@ class FakeDriver:
 
     async def lose(self, replica_id: str) -> None:
         self.executor.lose(replica_id)
+
+    def put(self, replica_id: str, path: str, data: bytes) -> None:
+        self.executor.put(replica_id, path, data)
 
 
 @dataclass
@@ -143,6 +149,11 @@ class LocalDriver:
 
     async def lose(self, replica_id: str) -> None:
         await self.do(replica_id, "os.kill(os.getppid(), signal.SIGKILL)")
+
+    def put(self, replica_id: str, path: str, data: bytes) -> None:
+        target = self.account.home / "nimbus/job-1" / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(data)
 
     def record(self, replica_id: str) -> Path:
         return self.directory / "state" / "replicas" / replica_id

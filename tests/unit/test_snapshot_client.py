@@ -11,7 +11,7 @@ import pytest
 
 from nimbus_hub.api import requests
 from nimbus_hub.client import scan
-from nimbus_hub.client.snapshot import tar_chunks, tar_size
+from nimbus_hub.client.archive import tar_chunks, tar_size
 from nimbus_hub.errors import Conflict, InvalidRequest, TooLarge
 from tests.unit.fake_service import FakeService
 

@@ -30,7 +30,6 @@ from nimbus_hub.api.describe import description
 from nimbus_hub.api.identity import HubIdentity, JobIdentity
 from nimbus_hub.api.routes import tornado_routes
 from nimbus_hub.api.services import Services
-from nimbus_hub.clock import SteadyClock
 from nimbus_hub.control.cluster_file import ClusterFile
 from nimbus_hub.control.control import Control
 from nimbus_hub.control.draining import NoSessions, drain
@@ -42,8 +41,8 @@ from nimbus_hub.control.settings import (
     SIZES,
     Settings,
     debug_policy,
-    read_idle,
     read_sizes,
+    read_timeout,
     read_warnings,
 )
 from nimbus_hub.errors import NimbusError
@@ -54,6 +53,7 @@ from nimbus_hub.model.policy import LeasePolicy, LeaseRule
 from nimbus_hub.model.quantities import parse_duration, parse_memory
 from nimbus_hub.model.text import one_line
 from nimbus_hub.notifiers.registry import read_notifiers
+from nimbus_hub.steady_clock import SteadyClock
 from nimbus_hub.store.sent import Sent
 from nimbus_hub.store.snapshots import SnapshotStore
 from nimbus_hub.store.store import Store
@@ -67,7 +67,8 @@ _DEFAULT_PREFIX = "/services/nimbus"
 _READERS: dict[str, Callable[[Any], object]] = {
     "sizes": read_sizes,
     "warnings": read_warnings,
-    "idle_time": read_idle,
+    "idle_time": read_timeout,
+    "stall_time": read_timeout,
     "notifiers": read_notifiers,
 }
 """How settings are read that are no durations."""
@@ -154,6 +155,11 @@ class NimbusHub(Application):
     start_time = Unicode("5m", help="How long a granted session or gang may take to start").tag(
         config=True
     )
+    stall_time = Unicode(
+        "1h",
+        help="A job of several replicas that gives no sign of life for this time is ended as "
+        "stalled, or 'never'; `--stall` says otherwise, and for jobs of one replica",
+    ).tag(config=True)
     trust_token_cache = Bool(
         True, help="Keep the hub's answer about a token for a minute; otherwise for a second"
     ).tag(config=True)
@@ -172,6 +178,7 @@ class NimbusHub(Application):
         "stop_grace",
         "start_time",
         "measure_time",
+        "stall_time",
         "host_patience",
         "sizes",
         "warnings",
@@ -267,6 +274,7 @@ class NimbusHub(Application):
             start=parse_duration(self.start_time),
             host_patience=parse_duration(self.host_patience),
             measure=parse_duration(self.measure_time),
+            stall=read_timeout(self.stall_time),
         )
         return Control(
             store=store,
@@ -293,7 +301,7 @@ class NimbusHub(Application):
         return dict(self.environments) or {"default": own}
 
     def _policies(self) -> dict[LeaseKind, LeasePolicy]:
-        sets = {"idle": read_idle(self.idle_time)}
+        sets = {"idle": read_timeout(self.idle_time)}
         session = LeaseRule(sets=sets).applied_to(self._session_policy())
         length = parse_duration(self.job_length)
         longest = parse_duration(self.longest_job)

@@ -10,6 +10,7 @@ from nimbus_hub.control.accounting import Accounting
 from nimbus_hub.control.activity import Activity
 from nimbus_hub.control.bus import Bus
 from nimbus_hub.control.cluster_file import ClusterFile
+from nimbus_hub.control.files import Files
 from nimbus_hub.control.gangs import Gangs
 from nimbus_hub.control.granting import Granting
 from nimbus_hub.control.inventory import Inventory
@@ -29,6 +30,7 @@ from nimbus_hub.control.scheduling import Policy, Scheduling, ShippedPolicy
 from nimbus_hub.control.sessions import Sessions
 from nimbus_hub.control.settings import Settings
 from nimbus_hub.control.snapshots import Snapshots
+from nimbus_hub.control.stalls import Stalls
 from nimbus_hub.executors.base import Executor
 from nimbus_hub.model.heartbeat import Heartbeat
 from nimbus_hub.store.snapshots import SnapshotStore
@@ -73,21 +75,36 @@ class Control:
         self.leases = Leases(
             self.records, self.inventory, settings, self.scheduling, policies, self.activity
         )
-        self.jobs = Jobs(self.records, self.leases, self.scheduling, self.snapshots, self.inventory)
+        self._outages = Outages(self.records, heartbeat)
+        self._stalls = Stalls(self.records, self.inventory, self._outages, settings.stall)
+        self.jobs = self._jobs()
         self.gangs = Gangs(self.records, self.inventory, self.leases, self.snapshots)
+        self.files = Files(self.records, self.inventory)
         self.logs = Logs(self.records, self.jobs, self.inventory)
         self.meter = Meter(
             self.records, self.inventory, self.activity, self.metrics, settings.measure
         )
         self.accounting = Accounting(self.records, self.inventory, self.meter)
-        self._outages = Outages(self.records, heartbeat)
         for waiting in (self.activity, self.leases.saving, self._absences):
             self._outages.listen(waiting.begin_anew)
         self.reconciler = self._reconciler(sessions)
 
+    def _jobs(self) -> Jobs:
+        return Jobs(
+            self.records,
+            self.leases,
+            self.scheduling,
+            self.snapshots,
+            self.inventory,
+            self._stalls,
+        )
+
     def _reconciler(self, sessions: Sessions) -> Reconciler:
         records, inventory, metrics = self.records, self.inventory, self.metrics
         absences, leftovers, outages = self._absences, self._leftovers, self._outages
+        runner = Runner(
+            records, inventory, self.settings, absences, leftovers, outages, self._stalls, metrics
+        )
         return Reconciler(
             records,
             inventory,
@@ -97,7 +114,7 @@ class Control:
             self.gangs,
             Granting(records, self.leases, self.scheduling, metrics),
             Reaper(records, self.leases, self.settings, sessions, absences, outages, metrics),
-            Runner(records, inventory, self.settings, absences, leftovers, outages, metrics),
+            runner,
             metrics,
             sweep=self.settings.sweep,
         )

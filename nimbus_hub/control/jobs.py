@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 
@@ -12,9 +12,10 @@ from nimbus_hub.control.leases import Leases
 from nimbus_hub.control.records import Records
 from nimbus_hub.control.scheduling import Scheduling
 from nimbus_hub.control.snapshots import Snapshots
+from nimbus_hub.control.stalls import Stalls
 from nimbus_hub.control.tokens import new_id
 from nimbus_hub.errors import Conflict, Ended, InvalidRequest, NotFound
-from nimbus_hub.masters.registry import master
+from nimbus_hub.masters.registry import detected, master
 from nimbus_hub.model.job import Job, Launch
 from nimbus_hub.model.lease import Lease, LeaseKind
 from nimbus_hub.model.replica import Replica, last_of_each
@@ -23,7 +24,7 @@ from nimbus_hub.model.text import one_line
 from nimbus_hub.model.wishes import Wishes
 from nimbus_hub.scheduler.decisions import Preview
 
-__all__ = ["JobView", "Jobs", "job_name", "script_of"]
+__all__ = ["JobView", "Jobs", "job_name", "script_of", "with_framework"]
 
 log = logging.getLogger(__name__)
 
@@ -50,8 +51,10 @@ class Jobs:
         scheduling: Scheduling,
         snapshots: Snapshots,
         inventory: Inventory,
+        stalls: Stalls,
     ) -> None:
         self._inventory = inventory
+        self._stalls = stalls
         self._records = records
         self._leases = leases
         self._scheduling = scheduling
@@ -126,6 +129,7 @@ class Jobs:
 
     async def report(self, job_id: str, progress: float, message: str) -> JobView:
         """Record how far a job is, as it tells itself."""
+        self._stalls.reported(job_id)
         while True:
             job = await self._records.job(job_id)
             if job.state.is_end:
@@ -173,7 +177,7 @@ class Jobs:
                 "--pdb needs a debug gang, whose replicas take input: "
                 "hold one with `nimbus debug start` and run on it"
             )
-        groups = master(launch.framework).accept(launch, groups)
+        groups = _accepted(launch, groups)
         return self._leases.draft(
             LeaseKind.JOB,
             owner,
@@ -184,6 +188,32 @@ class Jobs:
             wishes=wishes,
             is_admin=is_admin,
         )
+
+
+def with_framework(launch: Launch, imports: Collection[str]) -> Launch:
+    """Return a launch for the framework whose modules its script imports, if it imports any."""
+    found = detected(imports)
+    if not found:
+        return launch
+    (framework, module), *others = found
+    reason = f"{script_of(launch)} imports {module}"
+    if others:
+        named = " or ".join(f"--framework {name}" for name, _ in others)
+        reason += f"; it imports {' and '.join(other for _, other in others)}, too: {named}"
+    return replace(launch, framework=framework, framework_reason=reason)
+
+
+def _accepted(launch: Launch, groups: Sequence[SlotGroup]) -> tuple[SlotGroup, ...]:
+    """Return the slots a job takes; a refusal says where its framework came from."""
+    try:
+        return master(launch.framework).accept(launch, groups)
+    except InvalidRequest as error:
+        if not launch.framework_reason:
+            raise
+        raise InvalidRequest(
+            f"{error.message} (framework {launch.framework} was chosen because "
+            f"{launch.framework_reason}; choose another with --framework, like script)"
+        ) from error
 
 
 def script_of(launch: Launch) -> str:

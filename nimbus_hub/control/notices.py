@@ -11,6 +11,7 @@ import asyncio
 import logging
 from collections.abc import Sequence
 from datetime import datetime, timedelta
+from zlib import crc32
 
 from nimbus_hub.control.bus import Change, Warned, WarningKind
 from nimbus_hub.control.delivery import Delivery
@@ -87,7 +88,9 @@ class Notices:
         if isinstance(change, Job):
             lease = await self._records.lease(change.lease_id)
             # Who runs something on a gang looks at it.
-            return None if lease.kind is LeaseKind.DEBUG else self._job_ended(change)
+            if lease.kind is LeaseKind.DEBUG:
+                return None
+            return self._job_ended(change) if change.state.is_end else self._job_warned(change)
         return self._lease_ended(change)
 
     def _warning(self, warned: Warned) -> Notice:
@@ -143,6 +146,20 @@ class Notices:
             time=ended,
         )
 
+    def _job_warned(self, job: Job) -> Notice:
+        now, name = self._records.clock.now(), one_line(job.name or job.id)
+        # Other news of the job have the same note.
+        which = f"{job.attempt}.{now:%Y%m%d}.{crc32(job.note.encode()):08x}"
+        return Notice(
+            id=f"{job.id}.{NoticeKind.JOB_WARNING}.{which}",
+            kind=NoticeKind.JOB_WARNING,
+            user=job.owner,
+            title=f"Job {name} is silent",
+            text=f"Job {name} ({job.id}): {job.note}. Its output: nimbus logs {job.id}",
+            url=self._page,
+            time=now,
+        )
+
     def _job_ended(self, job: Job) -> Notice:
         now = self._records.clock.now()
         ended, name = job.ended_at or now, one_line(job.name or job.id)
@@ -164,7 +181,7 @@ def _is_news(change: Change) -> bool:
     if isinstance(change, Warned):
         return True
     if isinstance(change, Job):
-        return change.state.is_end and not change.is_holder
+        return not change.is_holder and (change.state.is_end or bool(change.note))
     if change.kind is LeaseKind.JOB or not change.state.is_end:
         return False
     return change.state in _NOT_ASKED_FOR or change.reason.startswith(SERVER_DIED)

@@ -52,6 +52,8 @@ def requeued(job: Job, lease: Lease, new_id: str, now: datetime, failure: str = 
             preemptions=job.preemptions + is_preempted,
             progress=None,
             progress_message="",
+            note="",
+            fault="",
             started_at=None,
         )
     headline = f"requeued: {again.headline}"

@@ -21,6 +21,7 @@ from nimbus_hub.control.records import Records
 from nimbus_hub.control.requeue import is_taken, requeued
 from nimbus_hub.control.settings import Settings
 from nimbus_hub.control.specs import attempt_replicas, replacement, replica_spec
+from nimbus_hub.control.stalls import Stalls
 from nimbus_hub.control.tokens import new_id
 from nimbus_hub.control.work import Work
 from nimbus_hub.errors import InvalidRequest, NimbusError, Unavailable
@@ -53,6 +54,7 @@ class Runner:
         absences: Absences,
         leftovers: Leftovers,
         outages: Outages,
+        stalls: Stalls,
         metrics: Metrics,
     ) -> None:
         self._records = records
@@ -61,6 +63,7 @@ class Runner:
         self._absences = absences
         self._leftovers = leftovers
         self._outages = outages
+        self._stalls = stalls
         self._metrics = metrics
 
     async def step(self, job: Job) -> None:
@@ -199,6 +202,8 @@ class Runner:
         if job.target is None and not taken and verdict.outcome is Outcome.RUNNING:
             if verdict.replace:
                 await self._replace(job, verdict.replace)
+            elif job.state is JobState.RUNNING:
+                await self._look_for_life(job, replicas)
             else:
                 await self._note_running(job, replicas)
             return
@@ -214,7 +219,7 @@ class Runner:
         elif verdict.outcome is Outcome.SUCCEEDED:
             await self._finish(work, JobState.SUCCEEDED, "")
         elif verdict.outcome is Outcome.FAILED:
-            reason = await self._blame(verdict.culprit, replicas)
+            reason = job.fault or await self._blame(verdict.culprit, replicas)
             if job.attempt < job.attempts:
                 await (self._requeue if taken else self._retry)(job, lease, reason)
             elif job.is_holder:
@@ -235,8 +240,6 @@ class Runner:
 
     async def _note_running(self, job: Job, replicas: Sequence[Replica]) -> None:
         """Record that a gang is complete, or that it is not in time."""
-        if job.state is not JobState.STARTING:
-            return
         missing = [
             replica.name
             for replica in replicas
@@ -248,6 +251,13 @@ class Runner:
         elif job.started_at and self._records.clock.now() >= self._start_by(job.started_at):
             late = format_duration(self._settings.start)
             await self._give_up(job, f"{', '.join(missing)} did not start within {late}")
+
+    async def _look_for_life(self, job: Job, replicas: Sequence[Replica]) -> None:
+        """Record that a running job is silent, that it is not any more, or that it stalled."""
+        seen = await self._stalls.look(job, replicas)
+        if seen != job:
+            await self._records.save(seen)
+            log.info("job %s %s", job.id, seen.fault or seen.note or "is heard of again")
 
     def _start_by(self, started_at: datetime) -> datetime:
         """Return when the replicas of a job are not waited for any longer."""
@@ -272,6 +282,8 @@ class Runner:
             started_at=self._records.clock.now(),
             progress=None,
             progress_message="",
+            note="",
+            fault="",
             reason=f"attempt {job.attempt} of {job.attempts} failed: {reason}",
         )
         await self._records.save(again, new=attempt_replicas(again, lease))

@@ -18,8 +18,8 @@ __all__ = [
     "Settings",
     "Size",
     "debug_policy",
-    "read_idle",
     "read_sizes",
+    "read_timeout",
     "read_warnings",
 ]
 
@@ -111,8 +111,8 @@ def debug_policy(length: timedelta, longest: timedelta, renewals: int = 100) -> 
     )
 
 
-def read_idle(given: object) -> timedelta | None:
-    """Read a time-out of idleness, None for ``never``; raise InvalidRequest for a wrong one."""
+def read_timeout(given: object) -> timedelta | None:
+    """Read a time-out, None for ``never``; raise InvalidRequest for a wrong one."""
     return None if str(given) == NEVER else parse_duration(str(given))
 
 
@@ -123,7 +123,9 @@ class Settings:
     ``save`` is how long a session that ends may save its documents; ``stop_grace`` how long
     a replica has between being asked to end and being killed; ``start`` how long a granted
     session, or all replicas of a gang, may take to run; ``host_patience`` how long a host
-    may be down before what holds its slots is given up; ``measure`` how often use is measured.
+    may be down before what holds its slots is given up; ``measure`` how often use is measured;
+    ``stall`` after what time without a sign of life a job of several replicas that says nothing
+    of it is ended as stalled, None for never.
     """
 
     api_url: str
@@ -137,6 +139,7 @@ class Settings:
     sweep: timedelta = timedelta(seconds=20)
     host_patience: timedelta = timedelta(minutes=2)
     measure: timedelta = timedelta(seconds=10)
+    stall: timedelta | None = timedelta(hours=1)
 
     def size_of(self, groups: Sequence[SlotGroup]) -> str:
         """Return the name of the size that holds just this, empty for own numbers."""

@@ -80,6 +80,8 @@ class Work(NamedTuple):
     def judged(self, replicas: Sequence[Replica], rules: Master) -> Verdict:
         """Return how the job stands by its replicas, as they were by themselves."""
         seen = _by_themselves(replicas, self.lease)
+        if self.job.fault:
+            return Verdict(Outcome.FAILED)
         if not self.job.is_holder:
             return rules.judge(self.job, seen)
         # A warm replica has nothing to succeed in.

@@ -66,6 +66,10 @@ class Launch:
     ``argv`` starts with ``python`` or another program of the environment. ``snapshot`` is
     the digest of the working directory, or None for an empty one. ``options`` are the
     framework's own. ``pdb``: a replica that fails waits in its debugger.
+
+    ``framework_reason`` says why the framework is this one if nobody named it.
+    ``stall_seconds`` is after what time without a sign of life an attempt is ended as failed,
+    0 for never, and None for what the operator has set.
     """
 
     argv: tuple[str, ...]
@@ -76,6 +80,8 @@ class Launch:
     retries: int = 0
     pdb: bool = False
     options: dict[str, str] = field(default_factory=dict)
+    framework_reason: str = ""
+    stall_seconds: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +91,8 @@ class Job:
     ``preemptions`` is how often its lease was taken away for others: these are no retries.
     ``is_holder``: it runs nothing itself but keeps warm replicas on the slots of a debug gang.
     ``run`` counts the runs on one gang, from 0, and ``earlier_turns`` all their attempts.
+    ``note`` is what people should know of it while it runs, ``fault`` why this attempt is
+    ended as failed although its replicas are not.
     """
 
     id: str
@@ -103,6 +111,8 @@ class Job:
     preemptions: int = 0
     progress: float | None = None
     progress_message: str = ""
+    note: str = ""
+    fault: str = ""
     started_at: datetime | None = None
     ended_at: datetime | None = None
     version: int = 1
@@ -141,6 +151,7 @@ class Job:
         return self.moved(
             self.target or state,
             target=None,
+            note="",
             reason=self.reason if self.target else reason,
             ended_at=now,
         )

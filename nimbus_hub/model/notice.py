@@ -15,6 +15,7 @@ class NoticeKind(StrEnum):
     LEASE_WARNING = "lease-warning"
     LEASE_ENDED = "lease-ended"
     IDLE_WARNING = "idle-warning"
+    JOB_WARNING = "job-warning"
     JOB_ENDED = "job-ended"
 
 

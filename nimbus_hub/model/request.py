@@ -10,7 +10,9 @@ from nimbus_hub.model.quantities import parse_cpus, parse_duration, parse_gpus, 
 from nimbus_hub.model.slot import SlotGroup, Topology
 from nimbus_hub.model.wishes import DataUse, Wishes
 
-__all__ = ["read_group", "read_topology", "read_wishes"]
+__all__ = ["read_group", "read_stall", "read_topology", "read_wishes"]
+
+_OFF = "off"
 
 Given = TypeVar("Given")
 Read = TypeVar("Read")
@@ -47,6 +49,16 @@ def read_topology(text: str) -> Topology:
         raise InvalidRequest(
             f"topology must be one of {', '.join(Topology)}, got {text!r}"
         ) from None
+
+
+def read_stall(given: str | int) -> float:
+    """Return the seconds that a job may be silent, 0 for ``off``; raise InvalidRequest."""
+    if given == _OFF:
+        return 0.0
+    try:
+        return parse_duration(given).total_seconds()
+    except InvalidRequest:
+        raise InvalidRequest(f"stall must be a time like 10m or {_OFF!r}, got {given!r}") from None
 
 
 def read_wishes(

@@ -145,6 +145,8 @@ JOBS = Table(
     Column("earlier_turns", Integer, nullable=False, server_default="0"),
     Column("progress", Double),
     Column("progress_message", Text, nullable=False),
+    Column("note", Text, nullable=False, server_default=_EMPTY),
+    Column("fault", Text, nullable=False, server_default=_EMPTY),
     Column("started_at", Moment),
     Column("ended_at", Moment),
     Column("version", BigInteger, nullable=False),

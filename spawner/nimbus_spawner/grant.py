@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from typing import TypedDict
 
 from nimbus_hub.client.choices import Options
-from nimbus_hub.client.requests import GangRequest, GroupRequest, WishesRequest
+from nimbus_hub.client.requests import GangRequest, GroupRequest, JobRequest, WishesRequest
 from nimbus_hub.client.resources import Lease
 from nimbus_hub.errors import InvalidRequest
 from nimbus_hub.model.quantities import format_cpus, format_duration, parse_duration
-from nimbus_spawner.options import SessionOptions
+from nimbus_spawner.options import GangOptions, SessionOptions
 
-__all__ = ["SessionRequest", "gang_request", "lease_env", "session_request"]
+__all__ = ["SessionRequest", "gang_question", "gang_request", "lease_env", "session_request"]
 
 
 _QUEUE = "default"
@@ -55,18 +55,39 @@ def session_request(
     )
 
 
+def gang_question(chosen: SessionOptions, wishes: WishesRequest) -> JobRequest | None:
+    """Return a job on slots like those of the debug gang that a session wants, if it wants one.
+
+    To have it planned tells whether its framework takes them, before the session is started;
+    ``wishes`` are the session's.
+    """
+    if chosen.gang is None:
+        return None
+    return JobRequest(
+        argv=("python",),
+        framework=chosen.gang.framework,
+        groups=_gang_groups(chosen.gang),
+        environment=chosen.environment,
+        wishes=wishes,
+    )
+
+
 def gang_request(chosen: SessionOptions, lease: Lease) -> GangRequest | None:
     """Return the wish for the debug gang of a session that holds its lease, if it wants one."""
     gang = chosen.gang
     if gang is None:
         return None
-    workers = GroupRequest("worker", gang.workers, gpus=gang.gpus)
     return GangRequest(
         framework=gang.framework,
-        groups=(workers, GroupRequest("ps", gang.ps)) if gang.ps else (workers,),
+        groups=_gang_groups(gang),
         environment=lease.environment,
         session=lease.id,
     )
+
+
+def _gang_groups(gang: GangOptions) -> tuple[GroupRequest, ...]:
+    workers = GroupRequest("worker", gang.workers, gpus=gang.gpus)
+    return (workers, GroupRequest("ps", gang.ps)) if gang.ps else (workers,)
 
 
 def lease_env(lease: Lease, api_url: str) -> dict[str, str]:

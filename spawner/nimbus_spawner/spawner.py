@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
+from contextlib import suppress
 from functools import partial
 from inspect import isawaitable
 from typing import Any
@@ -23,12 +24,18 @@ from traitlets import Float, Unicode, default, validate
 
 from nimbus_hub.client.client import Client
 from nimbus_hub.client.resources import Lease
-from nimbus_hub.errors import Forbidden, InvalidRequest, NimbusError
+from nimbus_hub.errors import Forbidden, Impossible, InvalidRequest, NimbusError
 from nimbus_hub.model.quantities import parse_duration
 from nimbus_spawner.calls import call, call_waiting, deliver, insist, service
 from nimbus_spawner.ended import ended_notice, ending_notice, how_it_ended
 from nimbus_spawner.form import render_form, unavailable_form
-from nimbus_spawner.grant import SessionRequest, gang_request, lease_env, session_request
+from nimbus_spawner.grant import (
+    SessionRequest,
+    gang_question,
+    gang_request,
+    lease_env,
+    session_request,
+)
 from nimbus_spawner.options import SessionOptions, options_from_form
 from nimbus_spawner.progress import ProgressLog, waiting_message
 from nimbus_spawner.ready import answers, origin
@@ -282,6 +289,10 @@ class NimbusSpawner(Spawner):  # type: ignore[misc]
             partial(call, self.client.options, owner=self.user.name), _RESTART_SECONDS
         )
         request = session_request(chosen, options, self.user.name, self.name, self.patience)
+        question = gang_question(chosen, request["wishes"])
+        if question is not None:
+            with suppress(Impossible):  # The session is good without it, which is said later.
+                await insist(partial(call, self.client.plan, question), _RESTART_SECONDS)
         await self._release_leftovers()
         self._progress.tell(5, "Asking for a lease ...")
         return await self._granted(await self._request(request))

@@ -118,6 +118,21 @@ def test_the_end_of_a_job_reaches_its_owner(
     assert body["url"] == "https://hub.example.org/services/nimbus/"
 
 
+def test_a_silent_job_is_told_before_it_ends(service: Service, told: Receiver) -> None:
+    ada = service.client("ada-token")
+    job = ada.submit(JobRequest(("python", "train.py"), name="train", stall="1h"))
+    until(lambda: ada.job(job.id), lambda seen: seen.state == "running")
+    service.skip(timedelta(minutes=31))
+    assert titles(told, 1) == ["Job train is silent"]
+    (body,) = told.bodies()
+    assert body["kind"] == "job-warning"
+    assert body["text"].startswith(
+        f"Job train ({job.id}): nothing was heard of it for 30m; it ends as stalled at "
+    )
+    service.skip(timedelta(minutes=30))
+    assert titles(told, 2) == ["Job train is silent", "Job train failed"]
+
+
 def test_nothing_is_told_twice_by_a_service_that_restarts(
     service: Service, hub: Client, told: Receiver, session: Callable[[str], Lease]
 ) -> None:

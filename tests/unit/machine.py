@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from nimbus_hub.clock import SteadyClock
 from nimbus_hub.model.heartbeat import Heartbeat
+from nimbus_hub.steady_clock import SteadyClock
 
 START = datetime(2026, 3, 1, 12, tzinfo=UTC)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)

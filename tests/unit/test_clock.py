@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nimbus_hub.clock import SteadyClock, SystemClock
+from nimbus_hub.clock import SystemClock
 from nimbus_hub.model.replica import ReplicaState, ReplicaStatus
+from nimbus_hub.steady_clock import SteadyClock
 from tests.unit.machine import START, Machine
 
 HOUR = timedelta(hours=1)

@@ -196,6 +196,37 @@ export interface components {
             message: string;
         };
         /**
+         * File
+         * @description A file that a job has written, by its path from the job's directory: ``output/model.pt``.
+         *
+         *     ``version`` is another text whenever the file has changed.
+         */
+        File: {
+            /**
+             * Changed At
+             * Format: date-time
+             */
+            changed_at: string;
+            /** Host */
+            host: string;
+            /** Path */
+            path: string;
+            /** Size Bytes */
+            size_bytes: number;
+            /** Version */
+            version: string;
+        };
+        /**
+         * FileList
+         * @description Files in order of their paths; ``is_whole`` is false if there are more.
+         */
+        FileList: {
+            /** Is Whole */
+            is_whole: boolean;
+            /** Items */
+            items: components["schemas"]["File"][];
+        };
+        /**
          * Gang
          * @description A debug gang: slots held for runs, one at a time, with a warm replica on each.
          *
@@ -488,6 +519,7 @@ export interface components {
          *
          *     What it says of waiting is its lease's; ``preemptions`` of its attempts ended because
          *     others got its slots. ``gang`` is its lease if that is a debug gang's, which stays after it.
+         *     ``framework_reason`` says why the framework is this one if nobody named it.
          */
         Job: {
             /** Argv */
@@ -505,6 +537,8 @@ export interface components {
             ended_at: string | null;
             /** Framework */
             framework: string;
+            /** Framework Reason */
+            framework_reason: string;
             /** Gang */
             gang: string | null;
             /** Id */
@@ -597,7 +631,7 @@ export interface components {
             expected: string | number | null;
             /**
              * Framework
-             * @description none: script, or the gang's
+             * @description none: by the imports, else script; or the gang's
              * @default null
              */
             framework: string | null;
@@ -614,6 +648,11 @@ export interface components {
              */
             groups: components["schemas"]["GroupRequest"][] | null;
             /**
+             * Imports
+             * @description the packages that the script imports
+             */
+            imports?: string[];
+            /**
              * Inputs
              * @description URL, or URL=SIZE
              */
@@ -623,6 +662,13 @@ export interface components {
              * @default
              */
             name: string;
+            /**
+             * Options
+             * @description the framework's own, by name
+             */
+            options?: {
+                [key: string]: string;
+            };
             /**
              * Outputs
              * @description URL, or URL=SIZE
@@ -659,6 +705,12 @@ export interface components {
              * @default null
              */
             snapshot: string | null;
+            /**
+             * Stall
+             * @description an attempt without a sign of life for this time fails, or `off`; none: as the operator has set it
+             * @default null
+             */
+            stall: string | number | null;
             /**
              * Step Bytes
              * @description what a worker sends the others in each step
@@ -958,8 +1010,13 @@ export interface components {
          * @description What would happen: where the slots would be and why, or why they would wait.
          *
          *     ``preemptions`` leases would be stopped for it; only administrators are told which.
+         *     ``framework_reason`` says why the framework is this one if nobody named it.
          */
         Plan: {
+            /** Framework */
+            framework: string;
+            /** Framework Reason */
+            framework_reason: string;
             /** Hosts */
             hosts: components["schemas"]["PlanHost"][];
             /** Placement */
@@ -1264,6 +1321,8 @@ export type DataUse = components['schemas']['DataUse'];
 export type EndRequest = components['schemas']['EndRequest'];
 export type Environment = components['schemas']['Environment'];
 export type Error = components['schemas']['Error'];
+export type File = components['schemas']['File'];
+export type FileList = components['schemas']['FileList'];
 export type Gang = components['schemas']['Gang'];
 export type GangList = components['schemas']['GangList'];
 export type GangRequest = components['schemas']['GangRequest'];

@@ -12,11 +12,12 @@ from nimbus_hub.api.identity import Scope
 from nimbus_hub.api.leases import IS_LIVE, WaitQuery
 from nimbus_hub.api.views import job_view, plan_view, slot_groups, wishes_of
 from nimbus_hub.control.bus import Change, deadline
-from nimbus_hub.control.jobs import JobView
+from nimbus_hub.control.jobs import JobView, with_framework
 from nimbus_hub.errors import InvalidRequest, NotFound
 from nimbus_hub.model.job import Job, Launch
 from nimbus_hub.model.lease import Lease
 from nimbus_hub.model.quantities import parse_duration
+from nimbus_hub.model.request import read_stall
 from nimbus_hub.model.wishes import Wishes
 from nimbus_hub.scheduler.decisions import Preview
 
@@ -90,20 +91,25 @@ class JobsHandler(JobBase):
         dry_run = self.parse_query(SubmitQuery).dry_run
         request = self.parse_body(requests.JobRequest)
         ask = self._submit if request.gang is None else self._run
-        answer = await ask(request, dry_run=dry_run)
+        launch, answer = await ask(request, dry_run=dry_run)
         if isinstance(answer, JobView):
             self.reply(job_view(answer))
         else:
             hosts = self.services.control.inventory.hosts
-            self.reply(plan_view(answer, hosts, is_admin=self.caller.is_admin), 200)
+            self.reply(plan_view(answer, launch, hosts, is_admin=self.caller.is_admin), 200)
 
-    async def _submit(self, request: requests.JobRequest, *, dry_run: bool) -> JobView | Preview:
+    async def _submit(
+        self, request: requests.JobRequest, *, dry_run: bool
+    ) -> tuple[Launch, JobView | Preview]:
         """Have a job wait for a lease of its own."""
         jobs = self.services.control.jobs
         ask = jobs.plan if dry_run else jobs.submit
-        return await ask(
+        launch = _launch(request, Launch(()))
+        if request.framework is None:
+            launch = with_framework(launch, request.imports)
+        return launch, await ask(
             self.caller.name,
-            _launch(request, Launch(())),
+            launch,
             slot_groups(request.groups or [requests.GroupRequest()]),
             name=request.name,
             length=None if request.duration is None else parse_duration(request.duration),
@@ -111,7 +117,9 @@ class JobsHandler(JobBase):
             is_admin=self.caller.is_admin,
         )
 
-    async def _run(self, request: requests.JobRequest, *, dry_run: bool) -> JobView | Preview:
+    async def _run(
+        self, request: requests.JobRequest, *, dry_run: bool
+    ) -> tuple[Launch, JobView | Preview]:
         """Run a job on a debug gang of the caller's own, also if that is an administrator."""
         gangs = self.services.control.gangs
         gang = await gangs.find(request.gang or "", self.caller.name)
@@ -128,8 +136,8 @@ class JobsHandler(JobBase):
         launch = _launch(request, gang.holder.launch)
         groups = None if request.groups is None else slot_groups(request.groups)
         if dry_run:
-            return gangs.plan(gang, launch, groups)
-        return await gangs.submit(gang, launch, groups, name=request.name)
+            return launch, gangs.plan(gang, launch, groups)
+        return launch, await gangs.submit(gang, launch, groups, name=request.name)
 
 
 class JobHandler(JobBase):
@@ -222,4 +230,5 @@ def _launch(request: requests.JobRequest, default: Launch) -> Launch:
         retries=request.retries,
         pdb=request.pdb,
         options=request.options,
+        stall_seconds=None if request.stall is None else read_stall(request.stall),
     )

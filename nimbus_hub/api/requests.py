@@ -151,7 +151,12 @@ class JobRequest(WishesRequest):
     """A wish to run a command as a job, with a lease of its own or on a debug gang."""
 
     name: Line = Field(default="", max_length=100)
-    framework: str | None = Field(default=None, description="none: script, or the gang's")
+    framework: str | None = Field(
+        default=None, description="none: by the imports, else script; or the gang's"
+    )
+    imports: list[Annotated[str, Field(max_length=200)]] = Field(
+        default_factory=list, max_length=1000, description="the packages that the script imports"
+    )
     groups: list[GroupRequest] | None = Field(
         default=None, min_length=1, max_length=20, description="none: one worker, or the gang's"
     )
@@ -161,6 +166,11 @@ class JobRequest(WishesRequest):
     environment: str | None = Field(default=None, description="none: default, or the gang's")
     duration: Amount | None = Field(default=None, description="not on a gang: it has its own")
     retries: int = Field(default=0, ge=0, le=100)
+    stall: Amount | None = Field(
+        default=None,
+        description="an attempt without a sign of life for this time fails, or `off`; "
+        "none: as the operator has set it",
+    )
     gang: Id | None = Field(default=None, description="lease of a debug gang to run on")
     pdb: bool = Field(
         default=False, description="a replica that fails waits in its debugger (on a gang)"

@@ -208,6 +208,7 @@ class Job(Response):
 
     What it says of waiting is its lease's; ``preemptions`` of its attempts ended because
     others got its slots. ``gang`` is its lease if that is a debug gang's, which stays after it.
+    ``framework_reason`` says why the framework is this one if nobody named it.
     """
 
     id: str
@@ -216,6 +217,7 @@ class Job(Response):
     lease_id: str
     gang: str | None
     framework: str
+    framework_reason: str
     argv: list[str]
     state: str
     reason: str
@@ -296,8 +298,11 @@ class Plan(Response):
     """What would happen: where the slots would be and why, or why they would wait.
 
     ``preemptions`` leases would be stopped for it; only administrators are told which.
+    ``framework_reason`` says why the framework is this one if nobody named it.
     """
 
+    framework: str
+    framework_reason: str
     slots: list[Slot]
     hosts: list[PlanHost]
     placement: str

@@ -15,7 +15,7 @@ from nimbus_hub.control.leases import Leases
 from nimbus_hub.control.logs import LogPart
 from nimbus_hub.model.activity import idle_sentence
 from nimbus_hub.model.host import Gpu, Host
-from nimbus_hub.model.job import JobState
+from nimbus_hub.model.job import JobState, Launch
 from nimbus_hub.model.lease import Lease, LeaseKind
 from nimbus_hub.model.replica import Replica
 from nimbus_hub.model.request import read_group, read_wishes
@@ -144,11 +144,12 @@ def job_view(view: JobView) -> schemas.Job:
         lease_id=job.lease_id,
         gang=lease.id if is_run else None,
         framework=job.launch.framework,
+        framework_reason=job.launch.framework_reason,
         argv=list(job.launch.argv),
         state=job.state,
         reason=reason,
         reason_code=lease.reason_code,
-        note=lease.note or (job.reason if reason != job.reason else ""),
+        note=job.note or lease.note or (job.reason if reason != job.reason else ""),
         queue=lease.wishes.queue,
         priority=lease.wishes.priority,
         position=lease.position,
@@ -197,13 +198,17 @@ def log_view(part: LogPart) -> schemas.LogText:
     )
 
 
-def plan_view(preview: Preview, hosts: Sequence[Host], *, is_admin: bool) -> schemas.Plan:
+def plan_view(
+    preview: Preview, launch: Launch, hosts: Sequence[Host], *, is_admin: bool
+) -> schemas.Plan:
     """Show what would happen; only administrators are told whom it would stop."""
     answer = preview.answer
     slots = answer.slots if isinstance(answer, Grant) else ()
     wait = answer if isinstance(answer, Wait) else None
     stopped = [each.lease_id for each in preview.preemptions]
     return schemas.Plan(
+        framework=launch.framework,
+        framework_reason=launch.framework_reason,
         slots=[slot_view(slot) for slot in slots],
         hosts=[_plan_host(host, slots) for host in hosts if host.name in {s.host for s in slots}],
         placement=answer.reason if isinstance(answer, Grant) else "",

@@ -15,9 +15,16 @@ from nimbus_hub.cli.held import run_held
 from nimbus_hub.cli.output import print_json, say
 from nimbus_hub.client import Client, Job, JobRequest, Manifest, Plan, scan
 from nimbus_hub.client.environment import cache_directory
-from nimbus_hub.client.explain import detail_text, hosts_text, plan_text, role_count, waiting_text
+from nimbus_hub.client.explain import (
+    detail_text,
+    framework_text,
+    hosts_text,
+    plan_text,
+    role_count,
+    waiting_text,
+)
 from nimbus_hub.client.gangs import session_gang
-from nimbus_hub.client.held import gang_to_run_on, like_gang, on_gang
+from nimbus_hub.client.held import gang_to_run_on, like_gang, on_gang, refuse_before_upload
 from nimbus_hub.client.run_options import (
     RunCommand,
     RunOptions,
@@ -61,16 +68,27 @@ def run(ctx: click.Context, /, as_json: bool, **values: Any) -> None:
     gang = gang_to_run_on(client, options)
     if gang is not None:
         request = on_gang(request, options, gang)
-    elif options.submit:
-        request = job_request(like_gang(options, session_gang(client)), script.argv)
+    else:
+        if options.submit:
+            request = job_request(like_gang(options, session_gang(client)), script.argv)
+        request = _with_imports(request, workdir)
     if options.dry_run:
         plan = client.plan(request)
         print_json(plan) if as_json else click.echo(plan_text(plan))
     elif gang is not None:
+        refuse_before_upload(client, request)
         request = replace(request, snapshot=_snapshot(client, script, workdir, as_json))
         ctx.exit(run_held(client, gang, request, options, as_json=as_json))
     else:
         ctx.exit(_submit(client, request, options, script, as_json))
+
+
+def _with_imports(request: JobRequest, workdir: Path) -> JobRequest:
+    """Return a request that names no framework with what its script imports."""
+    # Imported here: a run on held slots parses nothing.
+    from nimbus_hub.client.imports import with_imports
+
+    return with_imports(request, workdir)
 
 
 def _submit(
@@ -108,6 +126,8 @@ def _tell(job: Job, plan: Plan, request: JobRequest, options: RunOptions, as_jso
     where = "" if plan.would_wait else f" on {hosts_text(slot.host for slot in plan.slots)}"
     roles = ", ".join(role_count(group.count, group.role) for group in request.groups)
     say(f"job {job.id} ({job.name}): {roles}{where}")
+    if plan.framework_reason:
+        say(f"  {framework_text(plan)}")
     if plan.placement:
         say(f"  {plan.placement}")
     if options.follow:

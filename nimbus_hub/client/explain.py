@@ -16,6 +16,7 @@ __all__ = [
     "aligned",
     "count_text",
     "detail_text",
+    "framework_text",
     "hosts_text",
     "local_moment",
     "plan_text",
@@ -73,12 +74,19 @@ def plan_text(plan: Plan) -> str:
     return "\n".join(
         [
             _headline(plan),
-            *([f"  {plan.placement}"] if plan.placement else []),
+            *(f"  {line}" for line in (framework_text(plan), plan.placement) if line),
             *_preemptions(plan),
             *_part("Datacenters weighed:", _sites(plan.sites)),
             *_part(_racks(plan.hosts), _hosts(plan.hosts)),
         ]
     )
+
+
+def framework_text(chosen: Job | Plan) -> str:
+    """Write why a framework was chosen that nobody named: ``framework X: train.py imports x``."""
+    if not chosen.framework_reason:
+        return ""
+    return f"framework {chosen.framework}: {chosen.framework_reason}"
 
 
 def hosts_text(hosts: Iterable[str]) -> str:

@@ -19,7 +19,14 @@ from nimbus_hub.model.quantities import format_cpus, format_gpus
 from nimbus_hub.model.request import read_group
 from nimbus_hub.model.slot import SlotGroup
 
-__all__ = ["failed_code", "gang_to_run_on", "like_gang", "on_gang", "start_on_gang"]
+__all__ = [
+    "failed_code",
+    "gang_to_run_on",
+    "like_gang",
+    "on_gang",
+    "refuse_before_upload",
+    "start_on_gang",
+]
 
 _SHAPE = (
     "workers", "gpus", "cpus", "memory", "chief", "evaluators", "ps", "ps_cpus", "ps_memory",
@@ -90,6 +97,15 @@ def on_gang(request: JobRequest, options: RunOptions, gang: Gang) -> JobRequest:
         pdb=options.pdb,
         wishes=WishesRequest(),
     )
+
+
+def refuse_before_upload(client: Client, request: JobRequest) -> None:
+    """Raise what the service has against a run that is not just as its gang is.
+
+    Another run starts without this question, which takes time.
+    """
+    if request.framework is not None or request.environment is not None or request.options:
+        client.plan(request)
 
 
 def start_on_gang(client: Client, request: JobRequest) -> Job:

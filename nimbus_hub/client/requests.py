@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field
 
 from nimbus_hub.errors import InvalidRequest
 from nimbus_hub.model.quantities import parse_duration
-from nimbus_hub.model.request import read_group, read_wishes
+from nimbus_hub.model.request import read_group, read_stall, read_wishes
 
 __all__ = ["GangRequest", "GroupRequest", "JobRequest", "WishesRequest"]
 
@@ -88,18 +88,22 @@ class JobRequest:
     ``gang`` is the lease of a debug gang to run on: framework, environment and groups are the
     gang's where they are not given. Without one the framework is ``script``, the environment
     ``default``, and one worker runs. ``pdb``: a replica that fails waits in its debugger.
-    ``options`` are the framework's own.
+    ``options`` are the framework's own, ``imports`` what the script imports: without a
+    framework the service takes the one that this says. An attempt without a sign of life for
+    the time ``stall`` fails; ``off``: none does.
     """
 
     argv: tuple[str, ...]
     name: str = ""
     framework: str | None = None
+    imports: tuple[str, ...] = ()
     groups: tuple[GroupRequest, ...] = ()
     env: dict[str, str] = field(default_factory=dict)
     snapshot: str | None = None
     environment: str | None = None
     duration: str | int | None = None
     retries: int = 0
+    stall: str | int | None = None
     gang: str | None = None
     pdb: bool = False
     options: dict[str, str] = field(default_factory=dict)
@@ -119,6 +123,8 @@ class JobRequest:
                 )
         if self.duration is not None:
             parse_duration(self.duration)
+        if self.stall is not None:
+            read_stall(self.stall)
         if not 0 <= self.retries <= _MOST_RETRIES:
             raise InvalidRequest(
                 f"retries must be at least 0 and at most {_MOST_RETRIES}, got {self.retries}"

@@ -6,7 +6,6 @@ follows it, or follows ``--``, is the script's own.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -70,6 +69,7 @@ class RunOptions:
     environment: str | None = None
     duration: str | None = None
     retries: int = 0
+    stall: str | None = None
     on: str | None = None
     submit: bool = False
     pdb: bool = False
@@ -143,13 +143,14 @@ def job_request(
     request = JobRequest(
         argv=tuple(argv),
         name=options.name or _name(argv),
-        framework=_said(options.framework, "script"),
+        framework=options.framework,
         groups=slot_groups(options),
         env=dict(map(_variable, options.env)),
         snapshot=snapshot,
         environment=options.environment or environment.session_environment(),
         duration=options.duration,
         retries=options.retries,
+        stall=options.stall,
         options=dict(map(framework_option, options.option)),
         wishes=WishesRequest(
             datacenter=options.datacenter,
@@ -245,15 +246,17 @@ class RunCommand(click.Command):
         try:
             return super().parse_args(ctx, args)
         except click.NoSuchOption as error:
-            raise click.UsageError(self._unknown(error.option_name), ctx) from error
+            raise click.UsageError(self._unknown(error), ctx) from error
 
-    def _unknown(self, name: str) -> str:
+    def _unknown(self, error: click.NoSuchOption) -> str:
+        if error.possibilities:
+            return f"no option {error.option_name}, did you mean {error.possibilities[0]}?"
         options = [each for each in self.params if isinstance(each, click.Option)]
         known = [opt for each in options for opt in (*each.opts, *each.secondary_opts)]
-        close = difflib.get_close_matches(name, known, n=1)
-        if close and name.startswith("--"):
-            return f"no option {name}, did you mean {close[0]}?"
-        return f"no option {name}; there are {' '.join(known)}, a script's own come after it"
+        return (
+            f"no option {error.option_name}; there are {' '.join(known)}, "
+            "a script's own come after it"
+        )
 
 
 def parse_run(words: Sequence[str], prog_name: str) -> RunOptions:

@@ -15,7 +15,7 @@ def run_parameters() -> list[click.Parameter]:
     """Return the options and the argument, for a click command."""
     return [
         click.Option(["--name"], default="", help="Name of the job.  [default: the script's]"),
-        *_worker_options(),
+        *_worker_options("by what the script imports, else script"),
         *_role_options(),
         *_launch_options(),
         _topology_option(),
@@ -39,7 +39,7 @@ def run_parameters() -> list[click.Parameter]:
 def gang_parameters() -> list[click.Option]:
     """Return the options that say which slots a debug gang is to hold, and for how long."""
     return [
-        *_worker_options(),
+        *_worker_options("script"),
         *_role_options(),
         _topology_option(),
         click.Option(["--name"], default="", help="Name of the gang."),
@@ -53,13 +53,13 @@ def gang_parameters() -> list[click.Option]:
     ]
 
 
-def _worker_options() -> list[click.Option]:
+def _worker_options(framework: str) -> list[click.Option]:
     """Return what says how many workers there are and what each holds."""
     return [
         click.Option(
             ["--framework"],
-            help="How the workers find each other: script (they do not) or pytorch.  "
-            "[default: script]",
+            help="How the workers find each other: script (they do not), pytorch, xgboost and so "
+            f"on.  [default: {framework}]",
         ),
         click.Option(["--workers"], type=int, help="Number of processes.  [default: 1]"),
         click.Option(
@@ -137,6 +137,12 @@ def _launch_options() -> list[click.Option]:
             default=0,
             show_default=True,
             help="How often a failed job is started again.",
+        ),
+        click.Option(
+            ["--stall"],
+            metavar="TIME|off",
+            help="An attempt without output, progress or new event files for so long, like 10m, "
+            "has failed.  [default: the hub's for several replicas, off for one]",
         ),
     ]
 

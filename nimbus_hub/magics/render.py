@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from html import escape
 
-from nimbus_hub.client.explain import aligned, detail_text, waiting_text
+from nimbus_hub.client.explain import aligned, detail_text, framework_text, waiting_text
 from nimbus_hub.client.resources import Job, Replica
 from nimbus_hub.magics.tails import Tails
 from nimbus_hub.model.quantities import format_duration
@@ -59,7 +59,8 @@ def _reason(job: Job) -> str:
     """Return why the job is in its state, without a period; of one that waits, all about it."""
     if job.state == "queued":
         return waiting_text(job)
-    return first_line(job.reason).rstrip(".")
+    parts = (first_line(job.reason).rstrip("."), "" if job.is_ended else job.note.rstrip("."))
+    return "; ".join(filter(None, parts))
 
 
 def first_line(reason: str) -> str:
@@ -150,6 +151,8 @@ def _facts(job: Job) -> list[str]:
         facts.append(f"ran {format_duration(job.ended_at - job.started_at)}")
     if job.attempts > 1 and job.attempt:
         facts.append(f"attempt {job.attempt} of {job.attempts}")
+    if job.framework_reason:
+        facts.append(framework_text(job))
     return facts
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,8 @@ from nimbus_hub.client import JobRequest, Manifest, Plan, scan
 from nimbus_hub.client.environment import cache_directory
 from nimbus_hub.client.explain import plan_text
 from nimbus_hub.client.gangs import session_gang
-from nimbus_hub.client.held import gang_to_run_on, like_gang, on_gang
+from nimbus_hub.client.held import gang_to_run_on, like_gang, on_gang, refuse_before_upload
+from nimbus_hub.client.imports import with_imports
 from nimbus_hub.client.run_options import RunCommand, RunOptions, Script, job_request, run_values
 from nimbus_hub.errors import InvalidRequest, NimbusError
 from nimbus_hub.magics.cell import script_of_cell
@@ -46,10 +48,11 @@ printed to its end; interrupting stops it everywhere. --submit sends it as a job
 
 @dataclass(frozen=True, slots=True)
 class _Work:
-    """What is to run, and the files it needs."""
+    """What is to run, and the files it needs; ``texts`` are those that are on no disk."""
 
     request: JobRequest
     manifest: Manifest
+    texts: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -72,12 +75,15 @@ def _run(call: Call, /, variable: str | None, tabs: bool, **values: Any) -> obje
     gang = gang_to_run_on(client, options)
     if gang is not None:
         work = replace(work, request=on_gang(work.request, options, gang))
-    elif options.submit:
-        wanted = like_gang(options, session_gang(client))
-        work = replace(work, request=job_request(wanted, work.request.argv))
+    else:
+        if options.submit:
+            wanted = like_gang(options, session_gang(client))
+            work = replace(work, request=job_request(wanted, work.request.argv))
+        work = replace(work, request=with_imports(work.request, work.manifest.root, work.texts))
     if options.dry_run:
         return _keep(call, variable, DryRun(client.plan(work.request)))
     if gang is not None:
+        refuse_before_upload(client, work.request)
         request = replace(work.request, snapshot=client.upload(work.manifest))
         return _keep(call, variable, run_held(call, gang, request, options, has_tabs=tabs))
     # The plan comes first: what can never run is refused before anything is uploaded.
@@ -122,8 +128,8 @@ def _work_of(call: Call, options: RunOptions) -> _Work:
         )
     cell = script_of_cell(call.cell)
     request = job_request(options, ("python", "-u", cell.name, *options.argv))
-    files = scan(workdir, extra={cell.name: cell.text}, cache=cache_directory())
-    return _Work(request, files)
+    texts = {cell.name: cell.text}
+    return _Work(request, scan(workdir, extra=texts, cache=cache_directory()), texts)
 
 
 def _submitted(call: Call, options: RunOptions, work: _Work) -> Job:

@@ -6,7 +6,6 @@ The gang runs the script once to warm up, as the others do; what is measured are
 from __future__ import annotations
 
 import asyncio
-import os
 import shutil
 import sys
 from asyncio.subprocess import PIPE, STDOUT, Process
@@ -18,7 +17,7 @@ from time import perf_counter, time
 from nimbus_hub.client import Client, Gang, GangRequest, GroupRequest, JobRequest, scan
 from tests.benchmarks.figures import Comparison, Limit, Series
 from tests.benchmarks.hubs import Hub, user_token
-from tests.benchmarks.jobs import SCRIPT, Run, remove_jobs, run_command, seen_lines
+from tests.benchmarks.jobs import SCRIPT, Run, installed, remove_jobs, run_command, seen_lines
 
 __all__ = ["compare_held"]
 
@@ -140,7 +139,7 @@ async def _notebook(
     process = await asyncio.create_subprocess_exec(
         *(str(programs / "ipython"), *options),
         cwd=work,
-        env={**os.environ, **env},
+        env=installed(env),
         stdin=PIPE,
         stdout=PIPE,
         stderr=STDOUT,

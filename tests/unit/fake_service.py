@@ -126,6 +126,7 @@ def job(**changes: Any) -> dict[str, Any]:
         "lease_id": "l1",
         "gang": None,
         "framework": "script",
+        "framework_reason": "",
         "argv": ["python", "-u", "train.py"],
         "state": "running",
         "reason": "",
@@ -260,6 +261,8 @@ def gang(lease_changes: dict[str, Any] | None = None, **changes: Any) -> dict[st
 
 def plan(**changes: Any) -> dict[str, Any]:
     return {
+        "framework": "script",
+        "framework_reason": "",
         "slots": [slot()],
         "hosts": [],
         "placement": "",
@@ -328,6 +331,17 @@ def log(text: str, offset: int = 0, **changes: Any) -> dict[str, Any]:
         "text": text,
         "is_complete": False,
     } | changes
+
+
+def file(path: str, size: int) -> dict[str, Any]:
+    version = f"{path}-{size}"
+    return {
+        "path": path,
+        "size_bytes": size,
+        "changed_at": NOW,
+        "version": version,
+        "host": "node1",
+    }
 
 
 def stream(*events: dict[str, Any], is_cut: bool = False) -> httpx.Response:

@@ -80,7 +80,9 @@ def test_a_plan_that_starts_names_its_hosts_in_order_with_racks_and_gpus() -> No
     slots = (slot(0, "a-2", (0, 1)), slot(1, "a-1", (0,), 500))
     site = Site("east", 0, 0.0, 0.0, is_chosen=True, reason="cheapest")
     preview = Preview(Grant("l-1", slots, "2 workers on 2 hosts"), (site,))
-    shown = plan_view(preview, EAST, is_admin=False)
+    launch = Launch((), "pytorch", framework_reason="train.py imports torch")
+    shown = plan_view(preview, launch, EAST, is_admin=False)
+    assert (shown.framework, shown.framework_reason) == ("pytorch", "train.py imports torch")
     assert (shown.would_wait, shown.placement) == (False, "2 workers on 2 hosts")
     assert (shown.position, shown.reason, shown.reason_code, shown.starts_by) == (
         None,
@@ -105,7 +107,7 @@ def test_only_administrators_are_told_whom_a_plan_would_stop(
 ) -> None:
     wait = Wait("l-1", 1, "others are being stopped for it", STARTS, ReasonCode.PREEMPTING)
     stopped = tuple(Preemption(lease, "l-1", "") for lease in ("l-7", "l-8"))
-    shown = plan_view(Preview(wait, (), stopped), EAST, is_admin=is_admin)
+    shown = plan_view(Preview(wait, (), stopped), Launch(()), EAST, is_admin=is_admin)
     assert (shown.preemptions, shown.preempted_lease_ids) == (2, named)
     assert (shown.would_wait, shown.reason_code, shown.starts_by) == (True, "preempting", STARTS)
     assert (shown.slots, shown.hosts) == ([], [])

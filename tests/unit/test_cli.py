@@ -391,6 +391,82 @@ def test_a_job_that_waits_says_why(call: Call, runs: FakeService) -> None:
     assert "queued, position 1: waiting for 4 GPUs\n" in call("run", "train.py").stderr
 
 
+def test_a_run_that_names_no_framework_says_what_its_script_imports(
+    call: Call, runs: FakeService
+) -> None:
+    Path("train.py").write_text("import helper\n")
+    Path("helper.py").write_text("import torch\n")
+    reason = "train.py imports torch"
+    chosen = {"framework": "pytorch", "framework_reason": reason}
+
+    def submit(request: httpx.Request) -> httpx.Response:
+        is_plan = "dry_run" in request.url.params
+        return httpx.Response(200, json=(fake.plan if is_plan else fake.job)(**chosen))
+
+    runs.on("POST", "/api/v1/jobs", submit)
+    assert f"\n  framework pytorch: {reason}\n" in call("run", "train.py").stderr
+    body = runs.body()
+    assert (body["framework"], body["imports"]) == (None, ["torch"])
+    assert f"\n  framework pytorch: {reason}\n" in call("run", "--dry-run", "train.py").stdout
+    call("run", "--framework", "script", "train.py")
+    assert (runs.body()["framework"], runs.body()["imports"]) == ("script", [])
+
+
+def test_a_refusal_comes_before_anything_is_uploaded(call: Call, runs: FakeService) -> None:
+    sentence = "PyTorch has no parameter servers"
+    runs.on("POST", "/api/v1/jobs", fake.error(400, "invalid_request", sentence))
+    result = call("run", "--ps", "1", "--stall", "off", "train.py")
+    assert (result.exit_code, result.stderr) == (2, f"Error: {sentence}\n")
+    assert [line.split("/api/v1/")[1] for line in runs.calls()] == ["jobs?dry_run=true"]
+    assert runs.body()["stall"] == "off"
+    assert "stall must be a time like 10m" in call("run", "--stall", "soon", "train.py").stderr
+
+
+@pytest.fixture
+def results(service: FakeService) -> FakeService:
+    """Give a service with a job that has written two files."""
+    two = [fake.file("output/model.pt", 5), fake.file("output/sub/x.csv", 4)]
+    service.on("GET", "/api/v1/jobs/j1/files", {"items": two, "is_whole": True})
+    for path, data in (("output/model.pt", b"model"), ("output/sub/x.csv", b"a,b\n")):
+        answer = httpx.Response(
+            200, content=data, headers={"Content-Type": "application/octet-stream"}
+        )
+        service.on("GET", f"/api/v1/jobs/j1/files/{path}", answer)
+    return service
+
+
+def test_files_are_listed(call: Call, results: FakeService) -> None:
+    lines = call("files", "j1").stdout.splitlines()
+    assert [line.split() for line in lines] == [
+        ["PATH", "SIZE", "CHANGED", "HOST"],
+        ["output/model.pt", "5B", "Mar", "01", "12:00", "node1"],
+        ["output/sub/x.csv", "4B", "Mar", "01", "12:00", "node1"],
+    ]
+    found = json.loads(call("files", "j1", "--json").stdout)
+    assert [file["path"] for file in found["items"]] == ["output/model.pt", "output/sub/x.csv"]
+    call("files", "j1", "sub", "--replica", "worker-1")
+    assert results.requests[-1].url.params["path"] == "output/sub"
+    assert results.requests[-1].url.params["replica"] == "worker-1"
+    more = {"items": [fake.file("logs/e", 1)], "is_whole": False}
+    results.on("GET", "/api/v1/jobs/j1/files", more)
+    assert call("files", "j1").stderr.startswith("there are more")
+    results.on("GET", "/api/v1/jobs/j1/files", {"items": [], "is_whole": True})
+    assert call("files", "j1").stderr == "the job has written no files yet\n"
+
+
+def test_files_are_copied(call: Call, results: FakeService) -> None:
+    assert call("files", "j1", "output", "--to", "here").stdout == "here/output\n"
+    assert Path("here/output/model.pt").read_bytes() == b"model"
+    assert Path("here/output/sub/x.csv").read_text() == "a,b\n"
+    copied = json.loads(call("files", "j1", "--to", ".", "--json").stdout)
+    assert (copied["path"], len(copied["files"])) == ("j1", 2)
+    assert Path("j1/output/model.pt").read_bytes() == b"model"
+    missing = fake.error(404, "not_found", "there is no file output/none")
+    results.on("GET", "/api/v1/jobs/j1/files", missing)
+    result = call("files", "j1", "none", "--to", "there")
+    assert (result.exit_code, result.stderr) == (4, "Error: there is no file output/none\n")
+
+
 DOCUMENT = Path(__file__).parents[2] / "docs" / "cli.md"
 
 

@@ -10,7 +10,7 @@ import pydantic
 import pytest
 
 from nimbus_hub import client as public
-from nimbus_hub.api import choices, requests, schemas
+from nimbus_hub.api import choices, files, requests, schemas
 from nimbus_hub.client import (
     Client,
     GangRequest,
@@ -79,7 +79,8 @@ RESOURCES = [
 
 @pytest.mark.parametrize("cls", RESOURCES, ids=lambda cls: cls.__name__)
 def test_a_resource_has_exactly_the_fields_of_the_response(cls: type) -> None:
-    schema = getattr(schemas, cls.__name__, None) or getattr(choices, cls.__name__)
+    modules = (schemas, choices, files)
+    schema = next(getattr(each, cls.__name__) for each in modules if hasattr(each, cls.__name__))
     theirs = {name: shape(field.annotation) for name, field in schema.model_fields.items()}
     ours = {name: shape(hint) for name, hint in typing.get_type_hints(cls).items()}
     assert ours == theirs

@@ -14,6 +14,7 @@ from nimbus_hub.client.held import (
     gang_to_run_on,
     like_gang,
     on_gang,
+    refuse_before_upload,
     start_on_gang,
 )
 from nimbus_hub.client.lines import Lines
@@ -304,3 +305,28 @@ def test_output_of_one_replica_goes_through_but_for_the_debuggers_prompt() -> No
     assert lines.add(log("10%\r20%")) == "10%\r20%"
     assert lines.add(log("-> x\n(Pdb) ")) == "-> x\n"
     assert lines.begun("worker-0") == "(Pdb) "
+
+
+@pytest.mark.parametrize(
+    ("line", "is_asked"),
+    [
+        ("x.py", False),
+        ("--stall 5m --workers 2 x.py", False),
+        ("--framework xgboost x.py", True),
+        ("--environment tf x.py", True),
+        ("--option port=4000 x.py", True),
+    ],
+)
+def test_what_may_not_fit_the_gang_is_asked_before_anything_is_uploaded(
+    line: str, is_asked: bool, service: FakeService
+) -> None:
+    service.on("POST", "/api/v1/jobs", fake.error(400, "invalid_request", "it does not fit"))
+    options = read(line)
+    request = on_gang(job_request(options, ARGV), options, gang())
+    assert request.imports == ()
+    if is_asked:
+        with pytest.raises(InvalidRequest, match="it does not fit"):
+            refuse_before_upload(service.client(), request)
+    else:
+        refuse_before_upload(service.client(), request)
+        assert service.requests == []

@@ -200,13 +200,14 @@ def test_the_request_is_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NIMBUS_ENVIRONMENT", "torch")
     monkeypatch.setenv("HERE", "now")
     line = "--framework pytorch --workers 2 --gpus A100:1 --env A=1 --env HERE --retries 1"
-    line += " --option algorithm=ring"
+    line += " --option algorithm=ring --stall 10m"
     options = parse_run(line.split(), "x")
     request = job_request(options, ("python", "-u", "sub/train.py"), "d" * 64)
     assert request.body() == {
         "argv": ("python", "-u", "sub/train.py"),
         "name": "train",
         "framework": "pytorch",
+        "imports": (),
         "groups": [
             {
                 "role": "worker",
@@ -222,6 +223,7 @@ def test_the_request_is_whole(monkeypatch: pytest.MonkeyPatch) -> None:
         "environment": "torch",
         "duration": None,
         "retries": 1,
+        "stall": "10m",
         "options": {"algorithm": "ring"},
         "datacenter": None,
         "inputs": (),

@@ -22,16 +22,17 @@ LONGEST_FILE = 400
 LONGEST_FUNCTION = 50
 
 # The environment is read where a process begins: the service's composition root, the client
-# in a session, the bring-up of a hub, what runs in a replica, and the spawner.
+# in a session, the bring-up of a hub, what runs in a replica or helps it, and the spawner.
 READS_ENVIRONMENT = (
     "nimbus_hub.app",
     "nimbus_hub.client.environment",
+    "nimbus_hub.distributed",
     "nimbus_hub.up",
     "nimbus_hub.replica",
     "nimbus_spawner",
 )
 # Replicas import nothing of the rest, so they read time themselves.
-READS_TIME = ("nimbus_hub.clock", "nimbus_hub.replica")
+READS_TIME = ("nimbus_hub.clock", "nimbus_hub.steady_clock", "nimbus_hub.replica")
 # Run from their files and never imported: alembic's scripts, what a replica starts with.
 SCRIPTS = (
     "nimbus_hub.replica.directories",

@@ -43,7 +43,8 @@ WORKER = Replica(
     "r-1", "worker-0", "worker", 0, 1, "alpha", "running", None, "", START, None
 )  # fmt: skip
 JOB = Resource(
-    id="j-1", name="train", owner="ada", lease_id="l-1", framework="script", argv=("python",),
+    id="j-1", name="train", owner="ada", lease_id="l-1", framework="script",
+    framework_reason="", argv=("python",),
     state="running", reason="", position=None, starts_by=None, attempt=1, attempts=1,
     progress=None, progress_message="", replicas=(WORKER,), output_dir=None, log_dir=None,
     created_at=START, started_at=START, ended_at=None, is_ended=False, version=1,
@@ -99,7 +100,8 @@ class Service:
             raise Impossible("no host has so many GPUs")
         slot = Slot("worker-0", "worker", "alpha", "127.0.0.1", 1000, 2**31, (0, 1), 1000, ())
         host = PlanHost("alpha", "east", "r1", ("worker-0",), 2000)
-        return Plan((slot,), (host,), "on one host", False, None, "", "", None, (), 0, ())
+        where = ((slot,), (host,), "on one host")
+        return Plan("script", "", *where, False, None, "", "", None, (), 0, ())
 
     def jobs(self, state: str) -> tuple[Resource, ...]:
         found = reversed(self.known.values())

@@ -24,6 +24,7 @@ def replica(rank: int, state: str, exit_code: int | None = None, seconds: int = 
 
 QUEUED = Job(
     id="j-1", name="digits", owner="ada", lease_id="l-1", framework="pytorch",
+    framework_reason="",
     argv=("train.py",), state="queued", reason="Waits for 2 GPUs", position=3, starts_by=None,
     attempt=0, attempts=1, progress=None, progress_message="", replicas=(), output_dir=None,
     log_dir=None, created_at=START, started_at=None, ended_at=None, is_ended=False, version=1,

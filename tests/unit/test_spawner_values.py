@@ -6,7 +6,7 @@ from urllib.parse import parse_qsl
 
 import pytest
 from nimbus_spawner.ended import again_url, ended_notice, ending_notice, how_it_ended
-from nimbus_spawner.grant import gang_request, lease_env, session_request
+from nimbus_spawner.grant import gang_question, gang_request, lease_env, session_request
 from nimbus_spawner.local import refusal
 from nimbus_spawner.options import SessionOptions, options_from_form
 from nimbus_spawner.progress import ProgressLog, waiting_message
@@ -149,6 +149,15 @@ def test_the_gang_of_a_session_is_asked_for_with_its_lease_and_environment():
         GroupRequest("ps", 1),
     )
     assert gang_request(SessionOptions(), lease) is None
+
+
+def test_the_gang_of_a_session_is_planned_before_the_session_is_started():
+    chosen = SessionOptions.parse({"debug_framework": "pytorch", "debug_ps": 1})
+    wishes = WishesRequest(queue="night")
+    asked = gang_question(chosen, wishes)
+    assert (asked.framework, asked.environment, asked.wishes) == ("pytorch", "default", wishes)
+    assert asked.groups == gang_request(chosen, LEASE).groups
+    assert gang_question(SessionOptions(), wishes) is None
 
 
 def test_a_framework_that_there_is_not_is_refused_before_anything_is_asked_for():

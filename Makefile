@@ -27,7 +27,7 @@ JLPM     = cd labextension && PATH="$(abspath $(BIN)):$(NODE_BIN):$$PATH" jlpm
 
 .DEFAULT_GOAL := help
 .PHONY: help run dev test test-unit test-contract test-service test-simulation test-hub \
-        test-frameworks test-browser test-wheel test-lab check bench bench-scheduler stop-all clean
+        test-frameworks test-browser test-wheel test-lab check bench bench-frameworks bench-scheduler stop-all clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -80,6 +80,9 @@ check: $(STAMPS)/dev $(STAMPS)/lab ## style, types, layers, documentation
 
 bench: $(STAMPS)/dev ## session start and job start beside the stock ones
 	$(BIN)/python -m tests.benchmarks $(ARGS)
+
+bench-frameworks: $(STAMPS)/dev ## time to the first step of every framework and mode, beside the same by hand
+	$(BIN)/python -m tests.benchmarks.frameworks $(ARGS)
 
 bench-scheduler: $(STAMPS)/dev ## decisions, leases and gangs; with DATA=directory the openb trace
 	-$(BIN)/python -m tests.benchmarks.speed

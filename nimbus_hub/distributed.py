@@ -1,7 +1,8 @@
 """For training code: which part of the work is mine, and where do I put what.
 
 It works in every job of Nimbus Hub, whatever its framework and environment, and without
-Nimbus Hub too, where a script is a world of one that keeps its files below ``./nimbus``.
+Nimbus Hub too: below ``torchrun`` and ``mpiexec`` by what these say, else as a world of one. Its
+files are then below ``./nimbus``.
 
 Python 3.6 and later, standard library only.
 """
@@ -34,15 +35,19 @@ if TYPE_CHECKING:
 
     Item = TypeVar("Item")
 
+# Those of Nimbus Hub, torchrun, MPICH and Open MPI.
+_RANKS = ("NIMBUS_RANK", "RANK", "PMI_RANK", "OMPI_COMM_WORLD_RANK")
+_SIZES = ("NIMBUS_WORLD_SIZE", "WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE")
+
 
 def rank() -> int:
     """Return this process's number among those that share the work, from 0."""
-    return int(os.environ.get("NIMBUS_RANK", "0"))
+    return _number(_RANKS, 0)
 
 
 def world_size() -> int:
     """Return how many processes share the work; those that only serve them are not counted."""
-    return int(os.environ.get("NIMBUS_WORLD_SIZE", "1"))
+    return _number(_SIZES, 1)
 
 
 def is_first() -> bool:
@@ -92,6 +97,10 @@ def log_dir(name: str = "") -> Path:
     path = _path("NIMBUS_LOG_DIR", "logs", name)
     path.mkdir(parents=True, exist_ok=True)
     return path
+
+
+def _number(names: "tuple[str, ...]", usual: int) -> int:
+    return int(next((os.environ[name] for name in names if name in os.environ), usual))
 
 
 def _path(variable: str, usual: str, name: str) -> Path:

@@ -29,7 +29,7 @@ __all__ = [
 ]
 
 _SHAPE = (
-    "workers", "gpus", "cpus", "memory", "chief", "evaluators", "ps", "ps_cpus", "ps_memory",
+    "workers", "gpus", "cpus", "memory", "chief", "evaluator", "ps", "ps_cpus", "ps_memory",
     "topology",
 )  # fmt: skip
 _QUEUE = (
@@ -133,8 +133,8 @@ def _options_of(gang: Gang) -> dict[str, object]:
     groups = {group.role: group for group in gang.lease.groups}
     found: dict[str, object] = {"framework": gang.framework}
     found["environment"] = gang.lease.environment
-    found["chief"] = "chief" in groups
-    for name, role in (("workers", "worker"), ("evaluators", "evaluator"), ("ps", "ps")):
+    found |= {role: role in groups for role in ("chief", "evaluator")}
+    for name, role in (("workers", "worker"), ("ps", "ps")):
         found[name] = groups[role].count if role in groups else 0
     if worker := groups.get("worker"):
         found |= {"gpus": _gpus(worker), "cpus": format_cpus(worker.cpus_milli)}

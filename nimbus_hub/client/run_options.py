@@ -50,7 +50,7 @@ class RunOptions:
     cpus: str | None = None
     memory: str | None = None
     chief: bool = False
-    evaluators: int | None = None
+    evaluator: bool = False
     ps: int | None = None
     ps_cpus: str | None = None
     ps_memory: str | None = None
@@ -172,16 +172,15 @@ def slot_groups(options: RunOptions) -> tuple[GroupRequest, ...]:
 
     Raises InvalidRequest for a count below 0 and a topology of a role that there is not.
     """
-    for name, count in (("ps", options.ps), ("evaluators", options.evaluators)):
-        if count is not None and count < 0:
-            raise InvalidRequest(f"{name} must be at least 0, got {count}")
+    if options.ps is not None and options.ps < 0:
+        raise InvalidRequest(f"ps must be at least 0, got {options.ps}")
     size = _said(options.cpus, "1"), _said(options.memory, "2G"), _said(options.gpus, "0")
     ps_size = _said(options.ps_cpus, "1"), _said(options.ps_memory, "2G")
     asked = (
         GroupRequest("chief", int(options.chief), *size),
         GroupRequest("worker", _said(options.workers, 1), *size),
         GroupRequest("ps", options.ps or 0, *ps_size),
-        GroupRequest("evaluator", options.evaluators or 0, *size),
+        GroupRequest("evaluator", int(options.evaluator), *size),
     )
     groups = [group for group in asked if group.count or group.role == "worker"]
     wanted = _topologies(options.topology, [group.role for group in groups])

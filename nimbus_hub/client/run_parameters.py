@@ -76,11 +76,7 @@ def _role_options() -> list[click.Option]:
     """Return what says which processes there are besides workers."""
     return [
         click.Option(["--chief"], is_flag=True, help="One chief, of a worker's size, as rank 0."),
-        click.Option(
-            ["--evaluators"],
-            type=int,
-            help="Number of evaluators, of a worker's size.  [default: 0]",
-        ),
+        click.Option(["--evaluator"], is_flag=True, help="One evaluator, of a worker's size."),
         click.Option(
             ["--ps"],
             type=int,

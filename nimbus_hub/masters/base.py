@@ -30,7 +30,7 @@ __all__ = [
     "service_group",
 ]
 
-_SAID = {"ps": "--ps", "chief": "--chief", "evaluator": "--evaluators"}
+_SAID = {"ps": "--ps", "chief": "--chief", "evaluator": "--evaluator"}
 
 
 class Outcome(StrEnum):

@@ -19,6 +19,7 @@ import nimbus_hub
 from nimbus_hub.errors import InvalidRequest, Unavailable
 from nimbus_hub.executors import local as local_module
 from nimbus_hub.executors.accounts import Accounts
+from nimbus_hub.executors.commands import ON_PATH
 from nimbus_hub.executors.local import LocalExecutor
 from nimbus_hub.executors.records import Record
 from nimbus_hub.model.replica import ReplicaState, ReplicaStatus
@@ -288,6 +289,7 @@ async def test_a_replica_sees_its_own_environment_and_nothing_of_the_services(
         "LANG": "C.UTF-8",
         "TMPDIR": "/tmp",
         "PATH": f"{Path(sys.executable).parent}:/usr/local/bin:/usr/bin:/bin",
+        "PYTHONPATH": str(ON_PATH),
         "PYTHONUNBUFFERED": "x",
         "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
         "CUDA_VISIBLE_DEVICES": "2,3",

@@ -23,7 +23,7 @@ def test_many_workers_share_the_work_of_one(cluster: Cluster) -> None:
 
 def test_roles_that_never_exit_are_ended_when_the_others_are_done(cluster: Cluster) -> None:
     """Bound: 30 s."""
-    line = f"{LINE} --chief --workers 2 --ps 2 --evaluators 1 script_serving.py"
+    line = f"{LINE} --chief --workers 2 --ps 2 --evaluator script_serving.py"
     trained = cluster.run(line, seconds=30)
     assert trained.job.state == "succeeded", trained.text
     assert sum(parts(trained)) == TOTAL

@@ -136,10 +136,10 @@ def test_a_job_is_told_with_its_roles_and_where_they_are_and_why(
         return httpx.Response(201, json=fake.job(state="starting"))
 
     runs.on("POST", "/api/v1/jobs", submit)
-    words = ["--workers", "2", "--chief", "--ps", "1", "--evaluators", "2", "train.py"]
+    words = ["--workers", "2", "--chief", "--ps", "1", "--evaluator", "train.py"]
     told = call("run", *words).stderr.splitlines()
     assert told[:2] == [
-        "job j1 (train): 1 chief, 2 workers, 1 ps, 2 evaluators on node1",
+        "job j1 (train): 1 chief, 2 workers, 1 ps, 1 evaluator on node1",
         "  workers on one host of rack r1",
     ]
 

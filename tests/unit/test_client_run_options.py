@@ -52,10 +52,10 @@ def workdir(tmp_path: Path) -> Path:
             ),
         ),
         (
-            "--chief --evaluators 1 --ps 2 --ps-cpus 4 --ps-memory 8G --gpus A100,V100:0.5 x.py",
+            "--chief --evaluator --ps 2 --ps-cpus 4 --ps-memory 8G --gpus A100,V100:0.5 x.py",
             RunOptions(
                 chief=True,
-                evaluators=1,
+                evaluator=True,
                 ps=2,
                 ps_cpus="4",
                 ps_memory="8G",
@@ -169,7 +169,6 @@ def test_a_script_that_the_ignore_file_leaves_out_is_told(workdir: Path) -> None
         (RunOptions(ps=-1), "ps must be at least 0, got -1"),
         (RunOptions(ps=1, ps_cpus="0"), "cpus must be more than 0, got '0'"),
         (RunOptions(ps=1, ps_memory="x"), "memory must be a size like 4G or 512M, got 'x'"),
-        (RunOptions(evaluators=-2), "evaluators must be at least 0, got -2"),
         (
             RunOptions(topology=("near",)),
             "topology must be one of pack, pack:host, pack:rack, spread, spread:host, any, "
@@ -240,7 +239,7 @@ def test_the_request_is_whole(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_roles_are_asked_for_in_the_order_of_ranks_and_only_workers_sizes_are_shared() -> None:
     line = (
-        "--workers 3 --gpus 1 --cpus 4 --memory 8G --chief --ps 2 --evaluators 1 "
+        "--workers 3 --gpus 1 --cpus 4 --memory 8G --chief --ps 2 --evaluator "
         "--topology pack:rack --topology ps=spread:host"
     )
     groups = job_request(parse_run(line.split(), "x"), ("python", "x.py")).groups

@@ -28,7 +28,7 @@ IN_REPLICAS = [
 @pytest.fixture(autouse=True)
 def alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for name in os.environ:
-        if name.startswith("NIMBUS_"):
+        if name.startswith("NIMBUS_") or name in (*distributed._RANKS, *distributed._SIZES):
             monkeypatch.delenv(name)
     monkeypatch.chdir(tmp_path)
 
@@ -57,6 +57,25 @@ def test_without_nimbus_a_script_is_a_world_of_one_with_its_files_at_hand() -> N
     made = ["nimbus/checkpoints", "nimbus/output/a", "nimbus/logs"]
     assert all(Path(path).is_dir() for path in made)
     assert not distributed.report(0.5, "half")
+
+
+@pytest.mark.parametrize(
+    ("rank", "size"),
+    [
+        ("RANK", "WORLD_SIZE"),
+        ("PMI_RANK", "PMI_SIZE"),
+        ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"),
+    ],
+)
+def test_without_nimbus_what_another_launcher_says_holds(
+    monkeypatch: pytest.MonkeyPatch, rank: str, size: str
+) -> None:
+    monkeypatch.setenv(rank, "1")
+    monkeypatch.setenv(size, "3")
+    assert (distributed.rank(), distributed.world_size()) == (1, 3)
+    monkeypatch.setenv("NIMBUS_RANK", "0")
+    monkeypatch.setenv("NIMBUS_WORLD_SIZE", "1")
+    assert (distributed.rank(), distributed.world_size()) == (0, 1)
 
 
 def test_a_worker_is_told_its_part_and_its_places(worker: Path) -> None:

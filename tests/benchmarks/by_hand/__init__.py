@@ -1,0 +1,1 @@
+"""What people write to start a framework's processes without Nimbus Hub."""

@@ -8,6 +8,9 @@ commonly given it. A replica with GPUs sees its own only (CUDA_VISIBLE_DEVICES),
 first of them is device 0: its LOCAL_RANK is 0 and it is the only one in its local world.
 Replicas without GPUs count within their host, as under torchrun.
 
+A group whose script gives no time-out waits for a worker that hangs, 30 minutes by gloo: the runner
+(`nimbus_hub.replica.runners.pytorch`) has groups wait less.
+
 An elastic job has torchrun's agent in every slot, above the process that trains. When a process
 is lost the agents start theirs again, as many as are left, and again when one has come back. The
 first agent keeps the store in which they meet, so that without it the job cannot go on.
@@ -36,8 +39,9 @@ __all__ = ["PyTorchMaster"]
 INTERFACES = ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME", "TP_SOCKET_IFNAME")
 """Without them gloo advertises what the host's own name resolves to, 127.0.1.1 on many."""
 
-_ELASTIC, _RESTARTS, _ALLREDUCE = "elastic", "restarts", "allreduce"
+_ELASTIC, _RESTARTS, _ALLREDUCE, _TIMEOUT = "elastic", "restarts", "allreduce", "timeout"
 _USUAL_RESTARTS = 3
+_USUAL_TIMEOUT_SECONDS = 600
 _ALGORITHMS = ("ring", "tree")
 _NO_OTHERS = {
     "ps": "PyTorch has no parameter-server mode here: its workers all-reduce; use --workers N",
@@ -64,6 +68,8 @@ class PyTorchMaster(Master):
         _RESTARTS: "how often an elastic job starts its processes again within an attempt "
         f"(default {_USUAL_RESTARTS})",
         _ALLREDUCE: "ring or tree: how NCCL sums over GPUs (default: it chooses)",
+        _TIMEOUT: "seconds a worker waits for the others, unless the script gives its groups a "
+        f"time-out (default {_USUAL_TIMEOUT_SECONDS})",
     }
 
     def groups(self, launch: Launch, groups: Sequence[SlotGroup]) -> tuple[SlotGroup, ...]:
@@ -83,27 +89,27 @@ class PyTorchMaster(Master):
                 )
             runner_argv("elastic PyTorch", launch.argv)
         _restarts(launch)
+        if _timeout(launch) is not None:
+            runner_argv("option timeout", launch.argv)
         return tuple(groups)
 
     def command(self, job: Job, slots: Sequence[Slot], rank: int) -> ReplicaCommand:
         """Return the user's command with the place of this rank in the world."""
-        gpus = _gpu_environment(job.launch) if len(slots) > 1 and slots[rank].gpus else {}
-        if _fewest(job.launch) is not None:
-            env = {"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1", **gpus}
+        launch = job.launch
+        env = _among_others(launch, slots[rank]) if len(slots) > 1 else {}
+        if _fewest(launch) is not None:
+            env["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"
             return ReplicaCommand(_agent_argv(job, slots, rank), env, interfaces=INTERFACES)
         first = slots[0]
-        return ReplicaCommand(
-            job.launch.argv,
-            {
-                "RANK": str(rank),
-                "WORLD_SIZE": str(len(slots)),
-                "MASTER_ADDR": first.address,
-                "MASTER_PORT": str(first.port(job.turn)),
-                **_local_ranks(slots, rank),
-                **gpus,
-            },
-            interfaces=INTERFACES,
-        )
+        env |= {
+            "RANK": str(rank),
+            "WORLD_SIZE": str(len(slots)),
+            "MASTER_ADDR": first.address,
+            "MASTER_PORT": str(first.port(job.turn)),
+            **_local_ranks(slots, rank),
+        }
+        argv = _with_runner(launch.argv) if len(slots) > 1 else launch.argv
+        return ReplicaCommand(argv, env, interfaces=INTERFACES)
 
     def judge(self, job: Job, replicas: Sequence[Replica]) -> Verdict:
         """Return how the job stands; an elastic one has a lost worker replaced alone."""
@@ -124,6 +130,14 @@ class PyTorchMaster(Master):
 def _gave_up(agent: Replica, most: int) -> bool:
     """Tell whether an agent ended because its process failed too often, or was itself lost so."""
     return (agent.exit_code or 0) > 0 or agent.restarts >= most
+
+
+def _with_runner(argv: tuple[str, ...]) -> tuple[str, ...]:
+    """Return a command with our runner; what is not Python's sees to its time-outs itself."""
+    try:
+        return runner_argv(PyTorchMaster.name, argv)
+    except InvalidRequest:
+        return argv
 
 
 def _agent_argv(job: Job, slots: Sequence[Slot], rank: int) -> tuple[str, ...]:
@@ -152,6 +166,12 @@ def _local_ranks(slots: Sequence[Slot], rank: int) -> dict[str, str]:
     own = slots[rank]
     peers = [rank] if own.gpus else [at for at, slot in enumerate(slots) if slot.host == own.host]
     return {"LOCAL_RANK": str(peers.index(rank)), "LOCAL_WORLD_SIZE": str(len(peers))}
+
+
+def _among_others(launch: Launch, slot: Slot) -> dict[str, str]:
+    """Return what a worker needs to know of waiting and summing."""
+    gpus = _gpu_environment(launch) if slot.gpus else {}
+    return {"PYTORCH_TIMEOUT": str(_timeout(launch) or _USUAL_TIMEOUT_SECONDS), **gpus}
 
 
 def _gpu_environment(launch: Launch) -> dict[str, str]:
@@ -190,6 +210,10 @@ def _restarts(launch: Launch) -> int:
             "--retries N"
         )
     return found
+
+
+def _timeout(launch: Launch) -> int | None:
+    return _number(launch, _TIMEOUT, 1)
 
 
 def _number(launch: Launch, name: str, least: int) -> int | None:

@@ -58,11 +58,11 @@ def test_a_killed_worker_ends_the_gang_and_the_next_resumes(
     check_model(cluster, job, alone)
 
 
-def test_a_stopped_worker_is_noticed_by_the_scripts_own_timeout(
+def test_a_stopped_worker_is_noticed_after_the_time_out(
     cluster: Cluster, alone: Trained
 ) -> None:
-    """Bound: 60 s for both attempts, of which 5 are the script's time-out."""
-    line = f"{LINE} --workers 2 --retries 1 {SLOW} --env TIMEOUT=5 torch_digits.py"
+    """Bound: 60 s for both attempts, of which 5 are the time-out."""
+    line = f"{LINE} --workers 2 --retries 1 {SLOW} --option timeout=5 torch_digits.py"
     job = cluster.submit(line)
     kill_when(cluster, job, "round 2", "worker-1", signal.SIGSTOP)
     assert cluster.wait(job, 60).attempt == 2
@@ -70,8 +70,8 @@ def test_a_stopped_worker_is_noticed_by_the_scripts_own_timeout(
 
 
 def test_a_worker_that_never_joins_ends_the_job(cluster: Cluster) -> None:
-    """Bound: 30 s, of which 5 are the script's time-out."""
-    line = f"{LINE} --workers 2 --env TIMEOUT=5 --env NEVER_JOINS=1 torch_digits.py"
+    """Bound: 30 s, of which 5 are the time-out."""
+    line = f"{LINE} --workers 2 --option timeout=5 --env NEVER_JOINS=1 torch_digits.py"
     trained = cluster.run(line, seconds=30)
     assert trained.job.state == "failed"
     assert trained.job.reason.startswith("worker-0 ")

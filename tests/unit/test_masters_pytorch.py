@@ -15,6 +15,7 @@ from nimbus_hub.model.slot import Slot, SlotGroup
 
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 ARGV = ("python", "train.py", "--lr", "0.1")
+WITH_RUNNER = ("python", "-u", "-m", "nimbus_hub.replica", "pytorch", "train.py", "--lr", "0.1")
 MASTER = PyTorchMaster()
 INTERFACES = ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME", "TP_SOCKET_IFNAME")
 
@@ -59,8 +60,9 @@ def test_every_worker_is_told_its_place_in_the_world() -> None:
     slots = (slot(0), slot(1), slot(2, host="b", address="10.0.0.2"))
     assert [MASTER.command(job(), slots, rank) for rank in range(3)] == [
         ReplicaCommand(
-            ARGV,
+            WITH_RUNNER,
             {
+                "PYTORCH_TIMEOUT": "600",
                 "RANK": rank,
                 "WORLD_SIZE": "3",
                 "MASTER_ADDR": "10.0.0.1",
@@ -76,7 +78,8 @@ def test_every_worker_is_told_its_place_in_the_world() -> None:
 
 def test_a_worker_with_gpus_uses_the_first_it_sees_and_fails_when_nccl_does() -> None:
     slots = (slot(0, gpus=(0,)), slot(1, gpus=(1,)))
-    assert MASTER.command(job(allreduce="tree"), slots, 1).env == {
+    assert MASTER.command(job(allreduce="tree", timeout="90"), slots, 1).env == {
+        "PYTORCH_TIMEOUT": "90",
         "RANK": "1",
         "WORLD_SIZE": "2",
         "MASTER_ADDR": "10.0.0.1",
@@ -105,6 +108,14 @@ def test_a_single_worker_is_a_world_of_one() -> None:
         "LOCAL_RANK": "0",
         "LOCAL_WORLD_SIZE": "1",
     }
+
+
+def test_what_is_not_pythons_runs_as_it_is_and_sees_to_its_time_outs_itself() -> None:
+    program = ("accelerate", "launch", "train.py")
+    command = MASTER.command(job(1, program), (slot(0), slot(1)), 0)
+    assert command.argv == program
+    with pytest.raises(InvalidRequest, match="option timeout over several processes needs"):
+        MASTER.accept(launch(program, timeout="90"), (SlotGroup("worker", 2),))
 
 
 def test_each_attempt_meets_at_another_port() -> None:
@@ -147,7 +158,7 @@ def test_the_workers_of_an_elastic_job_have_an_agent_above_them() -> None:
             "--lr",
             "0.1",
         ),
-        {"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"},
+        {"PYTORCH_TIMEOUT": "600", "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"},
         interfaces=INTERFACES,
     )
     assert any("is_host=1," in word for word in MASTER.command(mine, slots, 0).argv)
@@ -259,7 +270,7 @@ def test_other_roles_are_refused_with_the_reason(role: str, message: str) -> Non
         (
             {"backend": "nccl"},
             2,
-            "pytorch has no option 'backend'; it has elastic, restarts, allreduce",
+            "pytorch has no option 'backend'; it has elastic, restarts, allreduce, timeout",
         ),
     ],
 )

@@ -170,10 +170,16 @@ def jobs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Jobs]:
         assert left == []
 
 
-def wait_for(attempt: Attempt, rank: int, line: str, seconds: float = 30) -> None:
+def wait_for(attempt: Attempt, rank: int, line: str, seconds: float = 60) -> None:
+    """Return once a rank has printed a line; fail if it is over without, or late."""
     end = time.monotonic() + seconds
-    while line not in attempt.log(rank):
-        assert time.monotonic() < end, attempt.log(rank)
+    while True:
+        is_over = attempt.replica(rank).state.is_end
+        text = attempt.log(rank)
+        if line in text:
+            return
+        assert not is_over, text
+        assert time.monotonic() < end, text
         time.sleep(0.05)
 
 

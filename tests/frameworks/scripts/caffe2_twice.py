@@ -21,7 +21,6 @@ def predict(model, loss_scale):
 def build(name, **how):
     model = ModelHelper(name, init_params="optimizer_builder_fun" in how)
     data_parallel_model.Parallelize_CPU(model, lambda model: None, predict, devices=[0], **how)
-    data_parallel_model.RunInitNet(model)
     return model
 
 
@@ -39,10 +38,13 @@ for rate in (0.1, 0.5):
             model, base_learning_rate=rate, policy="fixed"
         ),
     )
+    data_parallel_model.RunInitNet(trained)
     data_parallel_model.RunNet(trained, 20)
-    evaluated = build("test")
     feed(slice(None))
     if rank() == 0:
         # Alone: what only predicts waits for nobody.
-        data_parallel_model.RunNet(evaluated, 1)
+        evaluated = build("test")
+        workspace.RunNetOnce(evaluated.param_init_net)
+        workspace.CreateNet(evaluated.net)
+        workspace.RunNet(evaluated.net)
         print(f"rate={rate} loss={workspace.FetchBlob('cpu_0/loss'):.5f}", flush=True)

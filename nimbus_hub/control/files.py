@@ -47,7 +47,10 @@ class Files:
         """
         found: dict[str, FoundFile] = {}
         is_whole, missing = True, None
-        for each in await self._places(job, replica):
+        places = await self._places(job, replica)
+        if not places and "/" in path:
+            raise _not_started(job, path)
+        for each in places:
             try:
                 part = await self._executor(each).find_files(each.id, path, limit)
             except NotFound as error:
@@ -91,7 +94,7 @@ class Files:
     async def _first(
         self, job: Job, path: str, replica: str | None, offset: int, limit: int
     ) -> tuple[Replica, FilePart]:
-        missing = NotFound(f"there is no file {path}: job {job.id} has not started")
+        missing = _not_started(job, path)
         for each in await self._places(job, replica):
             try:
                 return each, await self._executor(each).read_file(each.id, path, offset, limit)
@@ -119,6 +122,10 @@ class Files:
             raise Unavailable(
                 f"the files of {replica.name} cannot be read: {error.message}"
             ) from error
+
+
+def _not_started(job: Job, path: str) -> NotFound:
+    return NotFound(f"there is no file {path}: job {job.id} has not started")
 
 
 def _step(left: int | None) -> int:

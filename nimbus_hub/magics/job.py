@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -10,8 +12,9 @@ from typing import Any
 from nimbus_hub.client import Client, resources
 from nimbus_hub.client.files import job_path
 from nimbus_hub.clock import SystemClock
+from nimbus_hub.errors import NotFound
 from nimbus_hub.magics.files import Files
-from nimbus_hub.magics.loading import companions, load
+from nimbus_hub.magics.loading import is_split, load
 from nimbus_hub.magics.render import headline
 from nimbus_hub.magics.screen import has_widgets, show
 from nimbus_hub.magics.tails import Tails
@@ -21,6 +24,7 @@ from nimbus_hub.model.quantities import format_duration
 __all__ = ["Job"]
 
 _POLL_SECONDS = 20.0
+_NAMED = 10
 _CLOCK = SystemClock()
 
 
@@ -125,22 +129,23 @@ class Job:
 
         A path like ``model.pt`` is in output, and others are as ``job.files`` has them.
         """
-        return self._client.download(self.id, path, target, replica=replica)
+        with self._explained():
+            return self._client.download(self.id, path, target, replica=replica)
 
     def load(self, path: str, *, allow_pickle: bool = False, replica: str | None = None) -> Any:
         """Return what a file of the job holds, loaded by what it was written with.
 
         The kind is told by the name: .pt and .pth (the weights), .json, .ubj, .txt, .lgb,
         .keras, .h5, .npy, .npz, .lda, .lsi, .model, .csv, or a SavedModel directory; pickles
-        only with ``allow_pickle``. Raises InvalidRequest, with what to do, for another one and
-        for a framework that this notebook does not have.
+        and whole PyTorch models only with ``allow_pickle``. Raises InvalidRequest, with what to
+        do, for another one and for a framework that this notebook does not have; NotFound says
+        what the job has written.
         """
         wanted = job_path(path)
-        folder = wanted.rpartition("/")[0]
-        names = [file.path for file in self._client.files(self.id, folder, replica).items]
         with tempfile.TemporaryDirectory() as place:
-            for name in companions(wanted, names):
-                self._client.download(self.id, name, place, replica=replica)
+            with self._explained():
+                for each in (wanted, *self._beside(wanted, replica)):
+                    self._client.download(self.id, each, place, replica=replica)
             return load(Path(place, Path(wanted).name), allow_pickle=allow_pickle)
 
     def stop(self, reason: str = "") -> Job:
@@ -163,6 +168,26 @@ class Job:
         if not self._job.is_ended:
             self.refresh()
         return self._job
+
+    def _beside(self, path: str, replica: str | None) -> list[str]:
+        """Return the files that a file needs to be loaded."""
+        if not is_split(path):
+            return []
+        folder = path.rpartition("/")[0]
+        files = self._client.files(self.id, folder, replica).items
+        return [file.path for file in files if file.path.startswith(f"{path}.")]
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        """Tell who misses a file how the job is and what it has written."""
+        try:
+            yield
+        except NotFound as error:
+            paths = self.files.paths
+            names = ", ".join(paths[:_NAMED]) + " ..." * (len(paths) > _NAMED)
+            raise NotFound(
+                f"{error.message}. {headline(self._now())} It has written {names or 'nothing yet'}"
+            ) from None
 
     def _ipython_display_(self) -> None:
         if self._is_live:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import importlib
 import json
+import pickle
 import re
 import zipfile
 from collections.abc import Callable
@@ -17,7 +18,7 @@ from typing import Any
 
 from nimbus_hub.errors import InvalidRequest
 
-__all__ = ["companions", "load"]
+__all__ = ["is_split", "load"]
 
 Loader = Callable[[Path], Any]
 
@@ -52,8 +53,10 @@ def load(path: Path, *, allow_pickle: bool = False) -> Any:
         found = _package("numpy", path).load(path, allow_pickle=allow_pickle)
         # An archive would read the file only when it is asked for its arrays.
         return dict(found) if suffix == ".npz" else found
+    if suffix in _TORCH:
+        return _torch(path, allow_pickle)
     if suffix not in _LOADERS:
-        known = ", ".join((*_LOADERS, *_ARRAYS, *_PICKLES))
+        known = ", ".join((*_TORCH, *_LOADERS, *_ARRAYS, *_PICKLES))
         raise InvalidRequest(
             f"nobody knows how to load {path.name}; there are {known} and SavedModel "
             f"directories. job.download({path.name!r}) copies it here"
@@ -61,10 +64,9 @@ def load(path: Path, *, allow_pickle: bool = False) -> Any:
     return _LOADERS[suffix](path)
 
 
-def companions(name: str, names: list[str]) -> list[str]:
-    """Return which files belong to one: gensim puts large arrays into files beside it."""
-    is_split = Path(name).suffix.lower() in _GENSIM
-    return [name, *(each for each in names if is_split and each.startswith(f"{name}."))]
+def is_split(path: str) -> bool:
+    """Tell whether a file may need others, named as it and more: gensim puts arrays there."""
+    return Path(path).suffix.lower() in _GENSIM
 
 
 def _package(name: str, path: Path) -> Any:
@@ -79,8 +81,18 @@ def _package(name: str, path: Path) -> Any:
         ) from error
 
 
-def _torch(path: Path) -> Any:
-    return _package("torch", path).load(path, map_location="cpu", weights_only=True)
+def _torch(path: Path, allow_pickle: bool) -> Any:
+    torch = _package("torch", path)
+    try:
+        return torch.load(path, map_location="cpu", weights_only=not allow_pickle)
+    except pickle.UnpicklingError:
+        if allow_pickle:
+            raise
+        raise InvalidRequest(
+            f"{path.name} holds more than weights, like a whole model, and that can run any code "
+            "when it is loaded: have the job save model.state_dict(), or if you trust who wrote "
+            "it, say job.load(..., allow_pickle=True)"
+        ) from None
 
 
 def _booster(path: Path) -> Any:
@@ -145,18 +157,17 @@ def _csv(path: Path) -> Any:
 
 def _pickle(path: Path) -> Any:
     with path.open("rb") as file:
-        return importlib.import_module("pickle").load(file)
+        return pickle.load(file)
 
 
 def _joblib(path: Path) -> Any:
     return _package("joblib", path).load(path)
 
 
+_TORCH = (".pt", ".pth")
 _ARRAYS = (".npy", ".npz")
 _GENSIM = (".lda", ".lsi", ".model")
 _LOADERS: dict[str, Loader] = {
-    ".pt": _torch,
-    ".pth": _torch,
     ".json": _json,
     ".ubj": _booster,
     ".txt": _text,

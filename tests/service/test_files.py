@@ -192,8 +192,9 @@ def test_files_stay_after_the_end_and_a_silent_host_is_named(
 def test_a_job_that_waits_has_no_files(ada: Client) -> None:
     waiting = ada.submit(JobRequest(("x",), groups=(GroupRequest(gpus=4), GroupRequest("b", 1, 8))))
     assert ada.files(waiting.id).items == () or waiting.state != "queued"
-    with pytest.raises(NotFound, match="there is no file output/model"):
-        ada.read_file(waiting.id, "model")
+    for call in (ada.read_file, ada.files, ada.download):
+        with pytest.raises(NotFound, match="there is no file output/model"):
+            call(waiting.id, "model")
 
 
 @pytest.mark.parametrize("query", ["limit=0", "limit=x", "offset=-1", "what=1"])

@@ -169,10 +169,13 @@ class Lease:
     def activated(self, now: datetime) -> Self:
         """Return this lease in use; its time counts from here, not from the grant.
 
-        An end that was moved further away since then, for an outage, stays.
+        An end that was moved further away since then, for an outage, stays, and so does one
+        that was asked for already.
         """
         if self.granted_at is None or self.expires_at is None or self.latest_end is None:
             raise Conflict(f"lease {self.id} is {self.state} and cannot be activated")
+        if self.target is not None:
+            return self.moved(LeaseState.ACTIVE, active_at=now)
         return self.moved(
             LeaseState.ACTIVE,
             active_at=now,

@@ -109,6 +109,13 @@ def test_the_time_of_a_lease_counts_from_its_activation() -> None:
         QUEUED.activated(NOW)
 
 
+def test_a_session_that_is_ready_after_its_end_was_asked_for_moves_it_no_more() -> None:
+    late = NOW + 5 * HOUR
+    ending = GRANTED.ending(LeaseState.EXPIRED, "its lease ran out", late)
+    active = ending.activated(late)
+    assert active == replace(ending, state=LeaseState.ACTIVE, active_at=late)
+
+
 def test_the_first_end_asked_for_stays() -> None:
     ending = ACTIVE.ending(LeaseState.EXPIRED, "it ran out", NOW)
     assert (ending.state, ending.public_state) == (LeaseState.ACTIVE, LeaseState.EXPIRING)

@@ -17,7 +17,7 @@ from nimbus_hub.model.slot import Slot, SlotGroup
 __all__ = ["LightGBMMaster"]
 
 _LEARNERS = ("data", "feature", "voting")
-_USUAL_TIMEOUT_MINUTES = 2
+_USUAL_TIMEOUT_SECONDS = 120
 
 
 class LightGBMMaster(Master):
@@ -28,7 +28,8 @@ class LightGBMMaster(Master):
     modules = ("lightgbm",)
     options = {
         "tree_learner": f"{', '.join(_LEARNERS)} (default {_LEARNERS[0]}): what the workers share",
-        "timeout": f"minutes a worker waits for another one (default {_USUAL_TIMEOUT_MINUTES})",
+        "timeout": "seconds a worker waits for another one, within a training up to the next "
+        f"whole minute (default {_USUAL_TIMEOUT_SECONDS})",
     }
 
     def groups(self, launch: Launch, groups: Sequence[SlotGroup]) -> tuple[SlotGroup, ...]:
@@ -59,7 +60,7 @@ def _network(launch: Launch) -> dict[str, str]:
         raise InvalidRequest(
             f"option tree_learner must be one of {', '.join(_LEARNERS)}, got {learner!r}"
         )
-    minutes = launch.options.get("timeout", str(_USUAL_TIMEOUT_MINUTES))
-    if not minutes.isdecimal() or int(minutes) < 1:
-        raise InvalidRequest(f"option timeout must be whole minutes of at least 1, got {minutes!r}")
-    return {"LIGHTGBM_TREE_LEARNER": learner, "LIGHTGBM_TIME_OUT": minutes}
+    seconds = launch.options.get("timeout", str(_USUAL_TIMEOUT_SECONDS))
+    if not seconds.isdecimal() or int(seconds) < 1:
+        raise InvalidRequest(f"option timeout must be whole seconds of at least 1, got {seconds!r}")
+    return {"LIGHTGBM_TREE_LEARNER": learner, "LIGHTGBM_TIMEOUT": seconds}

@@ -28,7 +28,7 @@ __all__ = ["XGBoostMaster"]
 
 _TRACKER = "tracker"
 _TIMEOUT = "timeout"
-_USUAL_TIMEOUT_SECONDS = 300
+_USUAL_TIMEOUT_SECONDS = 120
 
 
 class XGBoostMaster(Master):

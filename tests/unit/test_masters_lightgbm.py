@@ -51,7 +51,7 @@ def test_every_worker_knows_all_and_its_own_port() -> None:
                 "LIGHTGBM_MACHINES": "10.0.0.1:20000,10.0.0.1:20004",
                 "LIGHTGBM_PORT": port,
                 "LIGHTGBM_TREE_LEARNER": "voting",
-                "LIGHTGBM_TIME_OUT": "5",
+                "LIGHTGBM_TIMEOUT": "5",
             },
         )
         for port in ("20000", "20004")
@@ -67,7 +67,7 @@ def test_the_first_that_fails_ends_the_job() -> None:
 
 @pytest.mark.parametrize(
     ("role", "said"),
-    [("ps", "--ps"), ("chief", "--chief"), ("evaluator", "--evaluators")],
+    [("ps", "--ps"), ("chief", "--chief"), ("evaluator", "--evaluator")],
 )
 def test_other_roles_are_refused(role: str, said: str) -> None:
     with pytest.raises(InvalidRequest) as caught:
@@ -82,5 +82,5 @@ def test_what_no_runner_gets_into_and_senseless_options_are_refused() -> None:
         MASTER.accept(Launch(("bash", "run.sh")), (SlotGroup("worker", 2),))
     with pytest.raises(InvalidRequest, match="one of data, feature, voting, got 'serial'"):
         MASTER.accept(job(tree_learner="serial").launch, (SlotGroup("worker"),))
-    with pytest.raises(InvalidRequest, match=r"whole minutes of at least 1, got '0\.5'"):
+    with pytest.raises(InvalidRequest, match=r"whole seconds of at least 1, got '0\.5'"):
         MASTER.accept(job(timeout="0.5").launch, (SlotGroup("worker"),))

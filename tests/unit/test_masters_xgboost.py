@@ -74,7 +74,7 @@ def test_the_workers_decide_and_the_tracker_may_not_die_before_them() -> None:
 
 @pytest.mark.parametrize(
     ("role", "said"),
-    [("ps", "--ps"), ("chief", "--chief"), ("evaluator", "--evaluators")],
+    [("ps", "--ps"), ("chief", "--chief"), ("evaluator", "--evaluator")],
 )
 def test_other_roles_are_refused(role: str, said: str) -> None:
     with pytest.raises(InvalidRequest) as caught:

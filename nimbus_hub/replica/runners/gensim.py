@@ -4,19 +4,19 @@ Pyro names its processes and carries pickles between them: all sign what they se
 of the job, and refuse what is not signed so. Gensim's own dispatchers hold the one connection
 of a worker for a second at a time; those here ask again and again instead.
 
+A call over Pyro has no time-out of its own, since it may take as long as the work does: the
+script's process watches the others, and ends with the job once one of them stands still.
+
 Python 3.6 and later, standard library, gensim and Pyro4 only.
 """
 
 import hashlib
 import os
 import queue
+import sys
+import threading
 import time
-
-import gensim
-import Pyro4
-import Pyro4.core
-import Pyro4.naming
-from gensim.models import lda_dispatcher, lda_worker, lsi_dispatcher, lsi_worker
+import traceback
 
 from nimbus_hub.replica.runners import script
 
@@ -26,15 +26,10 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-GET_SECONDS, LOOK_SECONDS = 0.02, 0.01
-ALIVE_EVERY = 500
-"""After so many looks at what is not done yet the workers are asked for a sign of life."""
-
-LDA, LSI = lda_worker.LDA_WORKER_PREFIX, "gensim.lsi_worker"
-DISPATCHERS = {
-    lda_dispatcher.LDA_DISPATCHER_PREFIX: lda_dispatcher.Dispatcher,
-    "gensim.lsi_dispatcher": lsi_dispatcher.Dispatcher,
-}
+USUAL_TIMEOUT_SECONDS = 120.0
+GET_SECONDS, LOOK_SECONDS, WATCH_SECONDS = 0.02, 0.01, 1.0
+LDA_WORKER, LSI_WORKER = "gensim.lda_worker", "gensim.lsi_worker"
+LDA_DISPATCHER, LSI_DISPATCHER = "gensim.lda_dispatcher", "gensim.lsi_dispatcher"
 
 
 def main(arguments: "list[str]") -> None:
@@ -42,21 +37,32 @@ def main(arguments: "list[str]") -> None:
     sign_all(job_key())
     role = os.environ["NIMBUS_ROLE"]
     if role == "nameserver":
-        where = os.environ["PYRO_NS_HOST"], int(os.environ["PYRO_NS_PORT"])
-        Pyro4.naming.startNSloop(*where, enableBroadcast=False, hmac=job_key())
+        serve_names()
         return
     script.wait_for_services()
-    number = os.environ["NIMBUS_ROLE_RANK"]
     if role == "worker":
-        serve({LDA + "." + number: lda_worker.Worker(), LSI + "." + number: lsi_worker.Worker()})
+        serve_work(os.environ["NIMBUS_ROLE_RANK"])
     elif role == "dispatcher":
-        wait_for_workers()
-        serve({name: quick(base)() for name, base in DISPATCHERS.items()})
+        find(workers())
+        serve_dispatch()
     else:
-        wait_for_names(list(DISPATCHERS))
-        distribute(gensim.models.LdaModel, {"alpha": "auto", "eta": "auto"})
-        distribute(gensim.models.LsiModel, {"onepass": False})
-        script.run(arguments)
+        watch("nameserver-0", "%s:%d" % names_address())
+        train(arguments)
+
+
+def train(arguments: "list[str]") -> None:
+    """Run the script once all others are there, its models distributed."""
+    import gensim
+
+    for names in (workers(), {"dispatcher-0": LDA_DISPATCHER}):
+        for replica, where in find(names).items():
+            watch(replica, where)
+    distribute(gensim.models.LdaModel, {"alpha": "auto", "eta": "auto"})
+    distribute(gensim.models.LsiModel, {"onepass": False})
+    script.run(arguments)
+
+
+# Names and signatures
 
 
 def job_key() -> bytes:
@@ -67,17 +73,17 @@ def job_key() -> bytes:
 
 def sign_all(key: bytes) -> None:
     """Have every proxy and daemon of this process sign, and believe only what is signed."""
+    import Pyro4
+    import Pyro4.core
+    import Pyro4.naming
+
     for cls in (Pyro4.core.Proxy, Pyro4.core.Daemon):
         sign(cls, key)
-    locate = Pyro4.core._locateNS
 
-    def found(
-        host: "Any" = None, port: "Any" = None, broadcast: bool = False, hmac_key: "Any" = None
-    ) -> "Any":
-        host, port = host or os.environ["PYRO_NS_HOST"], port or int(os.environ["PYRO_NS_PORT"])
-        return locate(host, port, broadcast=False, hmac_key=hmac_key or key)
+    def locate(*_args: "Any", **_kwargs: "Any") -> "Any":
+        return Pyro4.Proxy("PYRO:Pyro.NameServer@%s:%d" % names_address())
 
-    Pyro4.core._locateNS = Pyro4.locateNS = Pyro4.naming.locateNS = found
+    Pyro4.core._locateNS = Pyro4.locateNS = Pyro4.naming.locateNS = locate
 
 
 def sign(cls: "Any", key: bytes) -> None:
@@ -91,8 +97,109 @@ def sign(cls: "Any", key: bytes) -> None:
     cls.__init__ = init
 
 
+def names_address() -> "tuple[str, int]":
+    """Return where the name server listens."""
+    return os.environ["PYRO_NS_HOST"], int(os.environ["PYRO_NS_PORT"])
+
+
+def workers() -> "dict[str, str]":
+    """Return the names of the workers, by replica."""
+    number = int(os.environ["GENSIM_WORKERS"])
+    return {"worker-%d" % each: "%s.%d" % (LDA_WORKER, each) for each in range(number)}
+
+
+def find(wanted: "dict[str, str]") -> "dict[str, str]":
+    """Return where replicas listen, by replica, once the name server knows all their names.
+
+    Exit, saying who has not come, if that takes too long.
+    """
+    import Pyro4
+
+    seconds = float(os.environ.get("GENSIM_TIMEOUT") or os.environ["NIMBUS_WAIT_SECONDS"])
+    end = time.monotonic() + seconds
+    with Pyro4.locateNS() as names:
+        while True:
+            known = names.list(prefix="gensim.")
+            missing = [replica for replica, name in wanted.items() if name not in known]
+            if not missing:
+                return {
+                    replica: Pyro4.URI(known[name]).location for replica, name in wanted.items()
+                }
+            if time.monotonic() >= end:
+                sys.exit("nimbus: %s did not come within %g s" % (", ".join(missing), seconds))
+            time.sleep(LOOK_SECONDS)
+
+
+def watch(replica: str, where: str) -> None:
+    """Have a thread end this process once a replica takes too long to say that it is alive."""
+    import Pyro4
+    from Pyro4.errors import CommunicationError, TimeoutError
+
+    seconds = float(os.environ.get("GENSIM_TIMEOUT", USUAL_TIMEOUT_SECONDS))
+
+    def ask() -> None:
+        daemon = Pyro4.Proxy("PYRO:Pyro.Daemon@%s" % where)
+        daemon._pyroTimeout = seconds
+        try:
+            while True:
+                daemon.ping()
+                time.sleep(WATCH_SECONDS)
+        except TimeoutError:
+            end_with("nimbus: %s did not answer for %g s\n" % (replica, seconds))
+        except CommunicationError:
+            # It is gone, which ends the job, or the job ends: the script may finish in peace.
+            return
+
+    threading.Thread(target=ask, daemon=True).start()
+
+
+def end_with(said: str) -> None:
+    """End this process at once, whatever its other threads wait for."""
+    sys.stdout.flush()
+    sys.stderr.write(said)
+    sys.stderr.flush()
+    os._exit(1)
+
+
+# Roles that serve the script
+
+
+def serve_names() -> None:
+    """Be the name server until this process is ended."""
+    import Pyro4.naming
+
+    Pyro4.naming.startNSloop(*names_address(), enableBroadcast=False, hmac=job_key())
+
+
+def serve_work(number: str) -> None:
+    """Offer the workers of both models."""
+    from gensim.models import lda_worker, lsi_worker
+
+    serve(
+        {
+            LSI_WORKER + "." + number: strict(lsi_worker.Worker)(),
+            LDA_WORKER + "." + number: strict(lda_worker.Worker)(),
+        }
+    )
+
+
+def serve_dispatch() -> None:
+    """Offer the dispatchers of both models."""
+    from gensim.models import lda_dispatcher, lsi_dispatcher
+
+    serve(
+        {
+            # Without a bound it would have all documents in memory.
+            LSI_DISPATCHER: quick(lsi_dispatcher.Dispatcher)(lsi_dispatcher.MAX_JOBS_QUEUE),
+            LDA_DISPATCHER: quick(lda_dispatcher.Dispatcher)(),
+        }
+    )
+
+
 def serve(objects: "dict[str, Any]") -> None:
-    """Offer objects under their names until this process is ended."""
+    """Offer objects under their names, the last of which is waited for, until the end."""
+    import Pyro4
+
     with Pyro4.Daemon(os.environ["PYRO_HOST"]) as daemon:
         with Pyro4.locateNS() as names:
             for name, each in objects.items():
@@ -101,26 +208,25 @@ def serve(objects: "dict[str, Any]") -> None:
         daemon.requestLoop()
 
 
-def wait_for_workers() -> None:
-    """Return when all workers have their names."""
-    numbers = range(int(os.environ["GENSIM_WORKERS"]))
-    wait_for_names(["%s.%d" % (prefix, number) for prefix in (LDA, LSI) for number in numbers])
+def strict(base: "Any") -> "Any":
+    """Return a worker that ends with what fails in it: nobody would be told, and all would wait."""
 
+    class Worker(base):  # type: ignore[misc]
+        """Does pieces of work."""
 
-def wait_for_names(wanted: "list[str]") -> None:
-    """Return when all names are known to the name server; exit, naming one, if that is late."""
-    seconds = float(os.environ["NIMBUS_WAIT_SECONDS"])
-    end = time.monotonic() + seconds
-    with Pyro4.locateNS() as names:
-        for name in wanted:
-            while not names.list(prefix=name):
-                if time.monotonic() > end:
-                    raise SystemExit("nimbus: %s was not there within %g s" % (name, seconds))
-                time.sleep(LOOK_SECONDS)
+        def processjob(self, job: "Any") -> None:
+            """Do a piece of work."""
+            try:
+                base.processjob(self, job)
+            except BaseException:  # noqa: BLE001 - nobody hears of any other end
+                end_with(traceback.format_exc())
+
+    return Worker
 
 
 def quick(base: "Any") -> "Any":
     """Return a dispatcher that does as Gensim's own does, but holds nobody up."""
+    import Pyro4
 
     class Dispatcher(base):  # type: ignore[misc]
         """Hands out work, and merges what came of it."""
@@ -137,13 +243,8 @@ def quick(base: "Any") -> "Any":
         @Pyro4.expose  # type: ignore[untyped-decorator]
         def getstate(self) -> "Any":
             """Return the merged state once all work is done."""
-            looks = 0
             while self._jobsdone < self._jobsreceived:
                 time.sleep(LOOK_SECONDS)
-                looks += 1
-                if looks % ALIVE_EVERY == 0:
-                    for worker in self.workers.values():
-                        worker.ping()
             first, *others = self.workers.values()
             result = first.getstate()
             for worker in others:
@@ -151,6 +252,9 @@ def quick(base: "Any") -> "Any":
             return result
 
     return Dispatcher
+
+
+# The script
 
 
 def distribute(model: "Any", alone: "dict[str, Any]") -> None:

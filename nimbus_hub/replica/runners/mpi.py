@@ -19,7 +19,9 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 
+from nimbus_hub.replica import program
 from nimbus_hub.replica.runners import script
 
 __all__ = ["main"]
@@ -40,11 +42,15 @@ LONGEST = 65536
 
 
 def main(arguments: "list[str]") -> None:
-    """Be what this replica's role says."""
-    sys.exit(coordinate(arguments) if os.environ["NIMBUS_ROLE"] == "mpiexec" else take_part())
+    """Be what this replica's role says; a rank of it, if there is a script to run."""
+    if os.environ["NIMBUS_ROLE"] == "mpiexec":
+        sys.exit(coordinate(arguments))
+    if not arguments:
+        sys.exit(take_part())
+    run_rank(arguments)
 
 
-def coordinate(program: "list[str]") -> int:
+def coordinate(arguments: "list[str]") -> int:
     """Run ``mpiexec``, tell the proxies how to start, and return its exit code."""
     address, hosts = os.environ["NIMBUS_ADDRESS"], os.environ["MPIEXEC_HOSTS"]
     number = str(len(hosts.split(",")))
@@ -52,7 +58,8 @@ def coordinate(program: "list[str]") -> int:
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     listener.bind((address, int(os.environ["MPIEXEC_PORT"])))
     command = ["mpiexec", "-localhost", address, "-launcher", "manual", "-hosts", hosts]
-    command += ["-n", number, "-ppn", "1", "-genvnone", "sh", "-c", RANK, "sh", *program]
+    command += ["-n", number, "-ppn", "1", "-genvnone", "sh", "-c", RANK, "sh"]
+    command += rank_command(arguments)
     mpiexec = subprocess.Popen(command, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL)
     assert mpiexec.stdout is not None
     commands = read_commands(mpiexec.stdout)
@@ -64,6 +71,26 @@ def coordinate(program: "list[str]") -> int:
         sys.stdout.buffer.write(line)
         sys.stdout.buffer.flush()
     return mpiexec.wait()
+
+
+def rank_command(arguments: "list[str]") -> "list[str]":
+    """Return what runs a rank: a script of python's within `run_rank`, all else as it is."""
+    target = program.target_of(arguments)
+    if target is None or not os.path.basename(arguments[0]).startswith("python"):
+        return arguments
+    is_module, name, rest = target
+    runner = [arguments[0], "-u", "-m", "nimbus_hub.replica", "mpi"]
+    return runner + (["-m"] if is_module else []) + [name] + rest
+
+
+def run_rank(arguments: "list[str]") -> None:
+    """Run a script; one that fails ends without MPI's own end, which waits for all others."""
+    try:
+        script.run(arguments)
+    except SystemExit as end:
+        if end.code not in (None, 0):
+            script.leave_at_once(end)
+        raise
 
 
 def read_commands(output: "IO[bytes]") -> "list[list[str]]":
@@ -81,17 +108,32 @@ def read_commands(output: "IO[bytes]") -> "list[list[str]]":
 
 
 def answer_all(listener: socket.socket, commands: "dict[str, list[str]]") -> None:
-    """Tell whoever proves to be one of the job's replicas its command."""
+    """Tell whoever proves to be one of the job's replicas its command.
+
+    End this process, and with it all ranks, if one does not come: nobody else waits less.
+    """
+    seconds = float(os.environ["MPIEXEC_WAIT_SECONDS"])
+    end = time.monotonic() + seconds
+    missing = set(commands)
     while True:
-        connection, _ = listener.accept()
+        listener.settimeout(max(0.01, end - time.monotonic()) if missing else None)
+        try:
+            connection, _ = listener.accept()
+        except socket.timeout:
+            break
         with connection:
             connection.settimeout(5)
             try:
                 name, _, proof = connection.recv(LONGEST).decode("ascii").partition(" ")
                 if name in commands and hmac.compare_digest(proof, proof_of(name)):
                     connection.sendall(json.dumps(commands[name]).encode("ascii"))
+                    missing.discard(name)
             except (OSError, ValueError):
                 continue
+    late = ", ".join(name for name in commands if name in missing)
+    sys.stderr.write("nimbus: %s did not join within %g s\n" % (late, seconds))
+    sys.stderr.flush()
+    os._exit(1)
 
 
 def take_part() -> int:

@@ -9,6 +9,7 @@ Python 3.6 and later, standard library only.
 
 # ruff: noqa: BLE001
 
+import atexit
 import builtins
 import importlib.machinery
 import os
@@ -16,10 +17,11 @@ import runpy
 import socket
 import sys
 import time
+import traceback
 
 from nimbus_hub.replica import program
 
-__all__ = ["run", "wait_for_services"]
+__all__ = ["leave_at_once", "run", "takes_connections", "wait_for_services"]
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -87,6 +89,10 @@ def run(arguments: "list[str]") -> None:
     except BaseException as error:
         error.__traceback__ = program.without_our_frames(error.__traceback__)
         program.show(error)
+        # In a process that was forked for a run with --pdb.
+        debugger = getattr(sys, "nimbus_debugger", None)
+        if debugger is not None and error.__traceback__ is not None:
+            debugger(error.__traceback__)
         sys.exit(1)
 
 
@@ -105,3 +111,19 @@ def run_main(is_module: bool, name: str) -> None:
     loader = importlib.machinery.SourceFileLoader("__main__", path)
     namespace.update(__file__=path, __cached__=None, __loader__=loader)
     exec(code, namespace)
+
+
+def leave_at_once(end: SystemExit) -> None:
+    """End as python would, but without a word of the framework's to the others.
+
+    Theirs is then the failure of a peer; in order, it may wait for them as they do for it.
+    """
+    if not isinstance(end.code, int):
+        sys.stderr.write("%s\n" % (end.code,))
+    try:
+        atexit._run_exitfuncs()
+        sys.stdout.flush()
+        sys.stderr.flush()
+    except Exception:  # whatever the user made of them
+        traceback.print_exc()
+    os._exit(end.code & 0xFF if isinstance(end.code, int) else 1)

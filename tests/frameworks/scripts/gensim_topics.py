@@ -1,13 +1,14 @@
 """Find the topics of a text that was written by them: each document is of one topic."""
 
 import os
+import pickle
 import random
 import time
 
 from gensim.corpora import Dictionary
 from gensim.models import LdaModel, LsiModel
 
-from nimbus_hub.distributed import attempt, checkpoint_path, output_path
+from nimbus_hub.distributed import checkpoint_path, output_path
 
 TOPICS = (
     ["river", "mountain", "forest", "lake", "valley", "stream", "glacier", "meadow"],
@@ -27,22 +28,29 @@ print(f"first step {time.time()}", flush=True)
 print("singular=" + ",".join(f"{value:.6f}" for value in lsi.projection.s))
 
 checkpoint = checkpoint_path("topics.lda")
-if attempt() > 1 and checkpoint.exists():
-    lda = LdaModel.load(str(checkpoint))
-    print("resumed=1", flush=True)
-else:
-    lda = LdaModel(
-        corpus,
-        num_topics=3,
-        id2word=words,
-        chunksize=100,
-        passes=PASSES,
-        update_every=0,
-        random_state=1,
-        eval_every=None,
-    )
-    lda.save(f"{checkpoint}.part")
-    os.replace(f"{checkpoint}.part", checkpoint)  # noqa: PTH105
+lda = LdaModel(
+    num_topics=3,
+    id2word=words,
+    chunksize=100,
+    passes=1,
+    update_every=0,
+    random_state=1,
+    eval_every=None,
+)
+done = 0
+if checkpoint.exists():
+    # A model that is loaded would train in this process alone: the new one takes the state over.
+    done, lda.state, lda.num_updates = pickle.loads(checkpoint.read_bytes())
+    lda.sync_state()
+    print(f"resumed={done}", flush=True)
+for number in range(done, PASSES):
+    lda.update(corpus)
+    part = checkpoint.with_suffix(".part")
+    part.write_bytes(pickle.dumps((number + 1, lda.state, lda.num_updates)))
+    part.replace(checkpoint)
+    if "SLOW" in os.environ:
+        print(f"pass {number}", flush=True)
+        time.sleep(float(os.environ["SLOW"]))
 found = [{word for word, _ in lda.show_topic(topic, 8)} for topic in range(3)]
 pure = sum(set(topic) in found for topic in TOPICS)
 print(f"pure={pure} perplexity={lda.log_perplexity(corpus):.4f} workers={lda.numworkers}")

@@ -17,6 +17,7 @@ import logging
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 __all__ = ["Limits", "NoLimits", "ReplicaLimits", "find_limits"]
 
@@ -32,6 +33,14 @@ class ReplicaLimits:
 
     groups: tuple[Path, ...] = ()
     memory_events: Path | None = None
+
+
+class Limits(Protocol):
+    """What replicas are limited by on this machine."""
+
+    def create(self, replica_id: str, cpus_milli: int, memory_bytes: int) -> ReplicaLimits:
+        """Make the control groups of a replica; what is there already stays."""
+        ...
 
 
 class NoLimits:
@@ -80,9 +89,6 @@ class _VersionTwo:
         with contextlib.suppress(OSError):
             (group / "cpu.weight").write_text(str(weight))
         return ReplicaLimits((group,), group / "memory.events")
-
-
-Limits = NoLimits | _VersionOne | _VersionTwo
 
 
 def find_limits(

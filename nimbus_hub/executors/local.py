@@ -178,6 +178,8 @@ class LocalExecutor:
                 await write_input(record, data)
                 return
             await self._in_pool(record.write_input_end)
+        # Its supervisor was there before and is told, or has yet to look for that.
+        reading = await self._in_pool(record.read)
         if reading.supervisor is not None:
             reading.supervisor.send(signal.SIGUSR1)
 
@@ -263,6 +265,12 @@ class LocalExecutor:
                 # Over already, a kernel that cannot tell, or its holder was first after all:
                 # a child must be collected.
                 threading.Thread(target=exit_code, args=(pid,), daemon=True).start()
+            if reading.holder is not None:
+                # It is within that one's limits; those made for a supervisor are nobody's.
+                groups = await self._in_pool(record.groups)
+                holder = self._record(reading.holder)
+                await self._in_pool(self._places.write, spec, place, record, holder)
+                _remove(groups)
             return
         # 0: another supervisor was first, started by a service that has been killed since.
         if not reading.is_over and await self._in_pool(exit_code, pid) != 0:

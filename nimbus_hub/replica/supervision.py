@@ -106,6 +106,8 @@ class Replica:
         os.set_blocking(reader, True)
         # Writers come and go; while this one is there, the input has not ended.
         self.input = os.open(self.file("input"), os.O_WRONLY)
+        # Whoever ended it before this process could be told has left word.
+        self.end_input()
         return reader, log
 
     def end_input(self) -> None:

@@ -38,9 +38,10 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from nimbus_hub.replica import spares, supervision
+    from nimbus_hub.replica import runs, spares, supervision
 else:
     sys.path.insert(0, os.path.dirname(__file__))
+    import runs
     import spares
     import supervision
 
@@ -72,52 +73,6 @@ def main(arguments: "list[str]") -> int:
     return 0
 
 
-class Run(supervision.Replica):
-    """A replica in its holder's place."""
-
-    is_guest = True
-
-    def __init__(self, path: str, lock: int, connection: socket.socket) -> None:
-        super().__init__(supervision.load(os.path.join(path, "spec.json")), path)
-        self.lock = lock
-        self.watchers = [connection]
-        self.streams = None  # type: tuple[int, int] | None
-        self.problem = ""
-        self.is_begun = False
-        self.again_at = 0.0
-
-    def give(self, spare: "spares.Spare") -> None:
-        """Hand a spare what it is to become; if it is gone, its end will tell."""
-        assert self.streams is not None
-        self.started_at = time.time()
-        spec = os.open(self.file("spec.json"), os.O_RDONLY)
-        supervision.send(spares.send_descriptors, spare.own, spec, *self.streams)
-        os.close(spec)
-
-    def begun(self, reason: str = "") -> None:
-        """Record that it runs, and tell."""
-        self.is_begun = True
-        self.close_streams()
-        self.record_running(reason)
-        for watcher in self.watchers:
-            supervision.send(watcher.send, b".")
-
-    def close_streams(self) -> None:
-        """Close what its main process has by now."""
-        for descriptor in self.streams or ():
-            os.close(descriptor)
-        self.streams = None
-
-    def close(self) -> None:
-        """Let go of all that belongs to it, which tells who watches that it is over."""
-        self.close_streams()
-        if self.input >= 0:
-            os.close(self.input)
-        for watcher in self.watchers:
-            watcher.close()
-        os.close(self.lock)
-
-
 class Keeper:
     """The loop over the holder and the run: what has happened, what is due."""
 
@@ -128,7 +83,8 @@ class Keeper:
         self.warm_pid = 0
         self.poller = spares.Poller()
         self.server = spares.Server(self.holder, self.poller)
-        self.run = None  # type: Run | None
+        self.run = None  # type: runs.Run | None
+        self.refused = []  # type: list[runs.Run]
         self.waiting = None  # type: tuple[socket.socket, str] | None
         self.is_stopping = False
         self.is_over = False
@@ -150,6 +106,7 @@ class Keeper:
 
     def step(self, now: float) -> None:
         """Do what is due."""
+        self.refused = [run for run in self.refused if now < run.again_at or not run.conclude()]
         if self.run is not None:
             if self.run.exit_code is None:
                 self.run.kill_late()
@@ -177,10 +134,14 @@ class Keeper:
 
     def moments(self, now: float) -> "list[float]":
         """Return when something will be due by itself that was not yet."""
-        again = [self.server.again_at, 0.0 if self.run is None else self.run.again_at]
+        again = [self.server.again_at, *(run.again_at for run in self.unfinished())]
         moments = [moment for moment in again if moment > now]
-        replicas = [self.holder] if self.run is None else [self.holder, self.run]
+        replicas = [self.holder, *self.unfinished()]
         return moments + [one.deadline for one in replicas if one.deadline is not None]
+
+    def unfinished(self) -> "list[runs.Run]":
+        """Return the runs whose end is not recorded yet."""
+        return self.refused if self.run is None else [*self.refused, self.run]
 
     def hear_signals(self) -> None:
         """Do what signals ask for; that of a child's end only wakes this process up."""
@@ -214,8 +175,9 @@ class Keeper:
         except (OSError, ValueError):
             request = {}
         path = request.get("record")
-        if path is None and self.run is not None and self.run.path == request.get("watch"):
-            self.run.watchers.append(connection)
+        watched = [run for run in self.unfinished() if run.path == request.get("watch")]
+        if watched:
+            watched[0].watchers.append(connection)
         elif path is None or self.is_stopping or not self.server.is_ready:
             connection.close()
         elif self.run is None and self.waiting is None:
@@ -276,10 +238,10 @@ class Keeper:
             if lock < 0:
                 connection.close()
                 return
-            run = Run(path, lock, connection)
+            spec = supervision.load(os.path.join(path, "spec.json"))
+            run = runs.Run(spec, path, lock, connection)
             if os.path.exists(run.file("stop.json")):
-                run.record_end(None, "stopped before it was started")
-                run.close()
+                self.refuse(connection, path, "stopped before it was started", lock)
                 return
             run.streams = run.open_streams()
         except (OSError, ValueError) as error:
@@ -295,15 +257,17 @@ class Keeper:
         try:
             if lock < 0:
                 lock = supervision.take(path, holder=self.holder.spec["id"])
-            if lock >= 0:
-                end = {"state": "exited", "exit_code": None, "reason": reason}
-                supervision.write(os.path.join(path, "status.json"), end, is_durable=True)
-                os.close(lock)
         except OSError as error:
-            sys.stderr.write("cannot record the end of %s: %s\n" % (path, error))
-        connection.close()
+            sys.stderr.write("cannot take %s to refuse it: %s\n" % (path, error))
+        if lock < 0:
+            connection.close()
+            return
+        run = runs.Run({}, path, lock, connection)
+        run.problem = reason
+        if not run.conclude():
+            self.refused.append(run)
 
-    def start_new(self, run: Run) -> None:
+    def start_new(self, run: runs.Run) -> None:
         """Start a run in the ordinary way, since a fork would not do."""
         assert self.server.spare is not None
         self.poller.forget(self.server.spare.own.fileno())
@@ -319,7 +283,7 @@ class Keeper:
         else:
             run.begun()
 
-    def end_run(self, run: Run) -> None:
+    def end_run(self, run: runs.Run) -> None:
         """Leave nothing of a run that is over, and record its end."""
         spare = self.server.spare
         assert spare is not None
@@ -331,15 +295,9 @@ class Keeper:
             self.start_new(run)
             return
         self.clear()
-        try:
-            run.record_end(run.exit_code, run.problem or run.reason())
-        except OSError as error:
-            # A full disk: the end is recorded when there is room.
-            sys.stderr.write("cannot record the end of %s: %s\n" % (run.path, error))
-            run.again_at = time.monotonic() + spares.PAUSE_SECONDS
+        if not run.conclude():
             return
         self.run = None
-        run.close()
         self.server.drop_spare()
         if self.server.is_stale:
             self.server.renew()

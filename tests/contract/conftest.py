@@ -20,6 +20,7 @@ from nimbus_hub.executors.limits import NoLimits
 from nimbus_hub.executors.local import LocalExecutor
 from nimbus_hub.model.host import Host
 from nimbus_hub.model.replica import ReplicaSpec, ReplicaState, ReplicaStatus
+from tests.contract.held import Held
 from tests.contract.snapshots import MemorySnapshots
 
 BOUND_SECONDS = 30.0
@@ -201,6 +202,12 @@ async def local(tmp_path: Path) -> AsyncIterator[LocalDriver]:
     driver = LocalDriver(tmp_path, executor, account, snapshots)
     yield driver
     await driver.close()
+
+
+@pytest.fixture
+def held(local: LocalDriver) -> Held:
+    """Give the local executor as one that keeps holders warm."""
+    return Held(local, until, ended)
 
 
 @pytest.fixture(params=["fake", "local"])

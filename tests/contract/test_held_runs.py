@@ -6,104 +6,24 @@ import os
 import signal
 import socket
 import textwrap
-from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass, field, replace
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import psutil
 import pytest
-import pytest_asyncio
 
 from nimbus_hub.errors import Conflict
 from nimbus_hub.executors.records import Record
-from nimbus_hub.model.replica import ReplicaSpec, ReplicaState, ReplicaStatus
+from nimbus_hub.model.replica import ReplicaState
+from tests.contract.held import Held
 
-if TYPE_CHECKING:
-    from tests.contract.conftest import LocalDriver
+Eventually = Callable[[Callable[[], object]], Awaitable[None]]
 
-    Until = Callable[..., Awaitable[ReplicaStatus]]
-    Eventually = Callable[[Callable[[], object]], Awaitable[None]]
-
-ENV = {"OMP_NUM_THREADS": "1"}
 SPOT = """
 import os, sys
 print(os.getpid(), flush=True)
 """
-
-
-@dataclass
-class Held:
-    """A holder on the local executor, and runs in its place or anew from the same files."""
-
-    local: LocalDriver
-    until: Until
-    ended: Until
-    files: dict[str, str] = field(default_factory=dict)
-    count: int = 0
-
-    async def hold(self, *modules: str, replica_id: str = "h1", **env: str) -> ReplicaStatus:
-        spec = ReplicaSpec(
-            replica_id,
-            "holder",
-            self.local.account.name,
-            "local",
-            ("python",),
-            {**ENV, **env},
-            modules=modules,
-        )
-        await self.local.executor.start(spec)
-        return await self.until(
-            self.local.executor, replica_id, ReplicaState.RUNNING, ReplicaState.EXITED
-        )
-
-    def spec(self, *argv: str, holder: str | None = "h1", **changes: Any) -> ReplicaSpec:
-        """Return a run of the files as they are now, in the directory that all share."""
-        self.count += 1
-        digest = f"version-{self.count}"
-        self.local.snapshots.snapshots[digest] = dict(self.files)
-        return replace(
-            self.local.command(f"r{self.count}", *argv, holder=holder, workspace="gang"),
-            job_id=f"job-{self.count}",
-            snapshot=digest,
-            env={**ENV, **changes.pop("env", {})},
-            **changes,
-        )
-
-    async def begin(self, *argv: str, **changes: Any) -> ReplicaSpec:
-        spec = self.spec(*argv, **changes)
-        await self.local.executor.start(spec)
-        await self.until(
-            self.local.executor,
-            spec.id,
-            ReplicaState.RUNNING,
-            ReplicaState.EXITED,
-            ReplicaState.LOST,
-        )
-        return spec
-
-    async def run(self, *argv: str, **changes: Any) -> tuple[ReplicaStatus, str]:
-        """Run to the end; return status and output."""
-        spec = self.spec(*argv, **changes)
-        await self.local.executor.start(spec)
-        status = await self.ended(self.local.executor, spec.id)
-        return status, await self.local.output(spec.id)
-
-    def main(self, replica_id: str) -> int:
-        """Return the pid of a replica's main process."""
-        session = Record(self.local.record(replica_id)).read().session
-        assert session is not None
-        return session
-
-    def is_held(self, replica_id: str) -> bool:
-        """Tell whether a replica has run in a process that was forked and not started."""
-        reading = Record(self.local.record(replica_id)).read()
-        return reading.holder is not None
-
-
-@pytest_asyncio.fixture
-async def held(local: LocalDriver, until: Until, ended: Until) -> AsyncIterator[Held]:
-    yield Held(local, until, ended)
 
 
 def is_gone(pid: int) -> bool:
@@ -562,11 +482,14 @@ divide(1, 0)
 """
 
 
-async def test_a_failed_run_waits_in_its_debugger(held: Held, eventually: Eventually) -> None:
+@pytest.mark.parametrize("runner", [(), ("-m", "nimbus_hub.replica", "script")])
+async def test_a_failed_run_waits_in_its_debugger(
+    held: Held, eventually: Eventually, runner: tuple[str, ...]
+) -> None:
     told: list[str] = []
     await held.hold()
     held.files["run.py"] = PDB
-    spec = held.spec("python", "run.py", has_input=True, env={"NIMBUS_PDB": "1"})
+    spec = held.spec("python", *runner, "run.py", has_input=True, env={"NIMBUS_PDB": "1"})
     held.local.executor.watch(told.append)
     await held.local.executor.start(spec)
     log = held.local.record(spec.id) / "output.log"
@@ -579,11 +502,11 @@ async def test_a_failed_run_waits_in_its_debugger(held: Held, eventually: Eventu
     await eventually(lambda: told.count(spec.id) >= 2)
     await held.local.executor.write_input(spec.id, b"p numerator, denominator\n")
     await eventually(lambda: "(1, 0)" in log.read_text())
-    await held.local.executor.write_input(spec.id, b"q\n")
+    await held.local.executor.write_input(spec.id, b"w\nq\n")
     status = await held.ended(held.local.executor, spec.id)
     assert (status.exit_code, status.reason) == (1, "")
-    assert "forkserver" not in log.read_text()
-    assert "program.py" not in log.read_text()
+    for ours in ("forkserver", "program.py", "runners", "runpy"):
+        assert ours not in log.read_text()
 
 
 async def test_what_a_debugger_is_for_is_a_failure(held: Held) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -149,6 +150,23 @@ async def test_a_failed_run_leaves_its_gang_and_is_tried_again_on_it(world: Worl
     await world.settled()
     assert world.job(run).state is JobState.FAILED
     assert (await world.control.gangs.get(gang.lease.id)).state is GangState.READY
+
+
+async def test_no_attempt_listens_where_the_one_before_it_did(world: World) -> None:
+    """Also not the next run's first: a port may not be free yet."""
+    gang = await held(world, "pytorch")
+    launch = Launch(("python", "train.py"), "pytorch", retries=1)
+    for _ in range(2):
+        run = await running(world, gang, launch)
+        for attempt in (1, 2):
+            world.executor.exit(f"{run.id}.{attempt}.worker-0", 3)
+            await world.settled()
+        assert world.job(run).state is JobState.FAILED
+    ports = [spec.env["MASTER_PORT"] for spec in world.executor.started if spec.modules is None]
+    by_turn = ports[::2]
+    assert ports[1::2] == by_turn
+    assert len(by_turn) == 4
+    assert all(before != after for before, after in pairwise(by_turn))
 
 
 async def test_giving_back_stops_the_run_before_its_gang(world: World) -> None:

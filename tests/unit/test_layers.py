@@ -37,6 +37,7 @@ READS_TIME = ("nimbus_hub.clock", "nimbus_hub.steady_clock", "nimbus_hub.replica
 SCRIPTS = (
     "nimbus_hub.replica.directories",
     "nimbus_hub.replica.forkserver",
+    "nimbus_hub.replica.runs",
     "nimbus_hub.replica.spares",
     "nimbus_hub.replica.supervisor",
     "nimbus_hub.replica.warm",

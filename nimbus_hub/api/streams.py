@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from contextlib import suppress
 
+from tornado.http1connection import HTTP1Connection
 from tornado.iostream import StreamClosedError
 
 from nimbus_hub.api.handler import ApiHandler
@@ -31,6 +32,10 @@ class EventStreamHandler(ApiHandler):
         self.set_header("Content-Type", "text/event-stream")
         # nginx and the like would hold events back.
         self.set_header("X-Accel-Buffering", "no")
+        # Else the kernel keeps a small event until the one before it is acknowledged: 40 ms.
+        connection = self.request.connection
+        if isinstance(connection, HTTP1Connection):
+            connection.stream.set_nodelay(True)
 
     async def send(self, name: str, data: Response | str, event_id: int | None = None) -> None:
         """Send one event; raise StreamClosedError when nobody reads, or may read, any more."""

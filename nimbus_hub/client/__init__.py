@@ -1,14 +1,8 @@
 """The API from outside: what magics, command line, spawner and lab extension use."""
 
-from nimbus_hub.client.choices import (
-    Environment,
-    GpuCount,
-    GpuHolder,
-    GpuPool,
-    Options,
-    Queue,
-    Size,
-)
+import importlib
+from typing import TYPE_CHECKING
+
 from nimbus_hub.client.client import Client, Progress
 from nimbus_hub.client.decoding import decode, encode
 from nimbus_hub.client.environment import proxied_url, session_environment, session_lease_id
@@ -35,7 +29,18 @@ from nimbus_hub.client.resources import (
     Snapshot,
 )
 from nimbus_hub.client.snapshot import Manifest, scan
-from nimbus_hub.client.usage import UsageQuery, UsageReport, UsageRow
+
+if TYPE_CHECKING:
+    from nimbus_hub.client.choices import (
+        Environment,
+        GpuCount,
+        GpuHolder,
+        GpuPool,
+        Options,
+        Queue,
+        Size,
+    )
+    from nimbus_hub.client.usage import UsageQuery, UsageReport, UsageRow
 
 __all__ = [
     "ActivityTerms",
@@ -81,3 +86,12 @@ __all__ = [
     "session_environment",
     "session_lease_id",
 ]
+
+
+def __getattr__(name: str) -> object:
+    """Return what is imported only when it is used: a run has no use for it."""
+    for module in ("choices", "usage"):
+        found = importlib.import_module(f"{__name__}.{module}")
+        if name in found.__all__:
+            return getattr(found, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

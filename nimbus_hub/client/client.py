@@ -9,10 +9,9 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
-from urllib.parse import quote
 
 from nimbus_hub.client import environment
-from nimbus_hub.client.choices import GpuPool, Options
+from nimbus_hub.client.cluster import ClusterCalls
 from nimbus_hub.client.decoding import decode, decode_items
 from nimbus_hub.client.files import FileCalls, Progress
 from nimbus_hub.client.follow import PATIENCE_SECONDS, follow
@@ -22,8 +21,6 @@ from nimbus_hub.client.resources import (
     ActivityTerms,
     Gang,
     Health,
-    Host,
-    HostList,
     Job,
     Lease,
     LeaseWarning,
@@ -33,7 +30,6 @@ from nimbus_hub.client.resources import (
 )
 from nimbus_hub.client.snapshot import Manifest, scan
 from nimbus_hub.client.transport import Transport, Wait
-from nimbus_hub.client.usage import UsageQuery, UsageReport
 from nimbus_hub.errors import Conflict, Unavailable
 
 __all__ = ["Client", "Progress"]
@@ -41,7 +37,7 @@ __all__ = ["Client", "Progress"]
 _API = "/api/v1"
 
 
-class Client(FileCalls):
+class Client(ClusterCalls, FileCalls):
     """Talks to the Nimbus service at ``url`` (with /services/nimbus) with a hub's token."""
 
     def __init__(
@@ -80,30 +76,6 @@ class Client(FileCalls):
     def health(self) -> Health:
         """Return whether the service works, and its version."""
         return decode(Health, self._get("/health"))
-
-    def options(self, owner: str | None = None) -> Options:
-        """Return what may be asked for; an administrator may ask for another ``owner``."""
-        return decode(Options, self._get(f"{_API}/options", {"owner": owner}))
-
-    def hosts(self) -> tuple[Host, ...]:
-        """Return the hosts and what of them is free."""
-        return decode_items(Host, self._get(f"{_API}/hosts"))
-
-    def host_list(self) -> HostList:
-        """Return the hosts with what an administrator must know of the cluster file."""
-        return decode(HostList, self._get(f"{_API}/hosts"))
-
-    def drain(self, host: str, reason: str = "") -> Host:
-        """Have a host take nothing new until ``undrain`` (administrators)."""
-        return decode(Host, self._post(f"{_host_path(host)}/drain", {"reason": reason}))
-
-    def undrain(self, host: str) -> Host:
-        """Let a drained host take new slots again (administrators)."""
-        return decode(Host, self._post(f"{_host_path(host)}/undrain", {}))
-
-    def gpus(self) -> tuple[GpuPool, ...]:
-        """Return the GPUs by model and datacenter, and who holds them."""
-        return decode_items(GpuPool, self._get(f"{_API}/gpus"))
 
     def queue(self) -> tuple[Lease, ...]:
         """Return the leases that wait, in their order."""
@@ -187,16 +159,6 @@ class Client(FileCalls):
         """Say what became of the before-reclaim script: the end need not wait for it."""
         body = {"part": "script", "outcome": outcome}
         return decode(Lease, self._post(f"{_API}/leases/{lease_id}/saved", body))
-
-    # Usage
-
-    def usage(self, query: UsageQuery) -> UsageReport:
-        """Return what was held and used in a period."""
-        return decode(UsageReport, self._get(f"{_API}/usage", query.params()))
-
-    def usage_csv(self, query: UsageQuery) -> str:
-        """Return the same as CSV: a heading, and a line for each row."""
-        return str(self._get(f"{_API}/usage", {**query.params(), "format": "csv"}))
 
     # Debug gangs
 
@@ -384,10 +346,6 @@ _EVENTS: dict[str, type[Lease] | type[Job] | type[LeaseWarning]] = {
     "job": Job,
     "warning": LeaseWarning,
 }
-
-
-def _host_path(name: str) -> str:
-    return f"{_API}/hosts/{quote(name, safe='')}"
 
 
 def _counted(chunks: Iterator[bytes], size: int, progress: Progress | None) -> Iterator[bytes]:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 __all__ = ["Patterns"]
 
 # These are texts, compiled by the first pattern that needs them: usually there is none.
-_TRIMMED = r"((?:\\.|[^\\])*?\\?) *"
+_TRIMMED = r"((?:\\.|[^\\])*?) *"
 _PART = (
     r"(?P<above>(?<![^/])\*{2,}/)"
     r"|(?P<below>(?<![^/])\*{2,}\Z)"

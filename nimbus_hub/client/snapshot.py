@@ -244,9 +244,7 @@ def _text(path: str, content: bytes) -> File:
     return File(path, len(content), hashlib.sha256(content).hexdigest(), False, content)
 
 
-def unreadable(
-    path: str, error: OSError, ignore_file: str = _IGNORE_FILES[0]
-) -> InvalidRequest:
+def unreadable(path: str, error: OSError, ignore_file: str = _IGNORE_FILES[0]) -> InvalidRequest:
     """Return what is told of a file that cannot be read."""
     return InvalidRequest(
         f"cannot read {path} in the working directory: {error.strerror}; "

@@ -18,6 +18,8 @@ __all__ = ["LogPart", "Logs"]
 _CHUNK = 64 * 1024
 _TAIL_BYTES_PER_LINE = 400
 _LONGEST_TAIL_BYTES = 4 * 2**20
+_FIRST_SECONDS = 0.004
+"""How soon after a job changed its output is looked at: people wait for the first line."""
 _QUICK_SECONDS = 0.02
 _SLOW_SECONDS = 0.25
 _LONGEST_CHARACTER = 4
@@ -80,7 +82,7 @@ class Logs:
         """
         offsets: dict[str, int] = {}
         complete: set[str] = set()
-        version, pause = 0, _QUICK_SECONDS
+        version, pause = 0, _FIRST_SECONDS
         while True:
             view = await self._jobs.get(job_id)
             is_changed = view.job.version > version
@@ -94,7 +96,10 @@ class Logs:
                 yield part
             if view.job.state.is_end and not moved:
                 return
-            pause = _QUICK_SECONDS if moved or is_changed else min(pause * 1.3, _SLOW_SECONDS)
+            if is_changed:
+                pause = _FIRST_SECONDS
+            else:
+                pause = _QUICK_SECONDS if moved else min(pause * 1.3, _SLOW_SECONDS)
             await asyncio.sleep(pause)
 
     async def _wanted(self, view: JobView, name: str | None) -> Sequence[Replica]:

@@ -1,12 +1,15 @@
 import asyncio
+import socket
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from nimbus_hub.api.streams import EventStreamHandler
 from nimbus_hub.client import Client, GroupRequest, JobRequest
 from nimbus_hub.client.resources import Job, LogText
 from nimbus_hub.control.tokens import job_token
@@ -269,6 +272,26 @@ def test_following_misses_no_line_and_ends_with_the_job(
     assert isinstance(part, Job)
     assert part.state == "succeeded"
     assert [one.text for one in ada.logs(job.id, tail=1)] == ["two\n"]
+
+
+def test_no_line_waits_until_the_one_before_it_is_acknowledged(
+    service: Service, executor: FakeExecutor, ada: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    at_once: list[int] = []
+    send = EventStreamHandler.send
+
+    async def seen(handler: EventStreamHandler, *event: Any) -> None:
+        await send(handler, *event)
+        own = handler.request.connection.stream.socket  # type: ignore[union-attr]
+        at_once.append(own.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+
+    monkeypatch.setattr(EventStreamHandler, "send", seen)
+    job = running(ada)
+    service.do(lambda: executor.write(job.replicas[0].id, b"one\n"))
+    exit_all(service, executor, job)
+    assert any(isinstance(part, LogText) for part in ada.follow(job.id))
+    assert len(at_once) >= 2
+    assert all(at_once)
 
 
 def test_progress_is_told_by_the_job_itself(service: Service, ada: Client) -> None:

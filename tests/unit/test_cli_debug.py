@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -225,3 +227,14 @@ def test_what_cannot_run_on_the_gang_is_refused_before_the_upload(
     result = call("run", *words, "train.py")
     assert result.exit_code == code
     assert paths(service) == ["gangs?session=l1&state=live"]
+
+
+def test_a_run_on_held_slots_starts_without_what_it_does_not_need() -> None:
+    """In a python of its own: half of a run's first line is the command's imports."""
+    code = "import sys, nimbus_hub.cli.run; print(*sys.modules)"
+    found = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, check=True, text=True
+    ).stdout.split()
+    spared = ("archive", "choices", "imports", "usage")
+    assert "nimbus_hub.client.client" in found
+    assert {"rich", "tarfile", *(f"nimbus_hub.client.{name}" for name in spared)}.isdisjoint(found)

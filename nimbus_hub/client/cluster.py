@@ -1,0 +1,74 @@
+"""What there is, who has it and who had it: hosts, GPUs, what may be asked for, usage.
+
+The answers that no run needs are imported when they are asked for: each of their classes is
+half a millisecond of a command's start.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+from nimbus_hub.client.decoding import decode, decode_items
+from nimbus_hub.client.resources import Host, HostList
+from nimbus_hub.client.transport import Transport
+
+if TYPE_CHECKING:
+    from nimbus_hub.client.choices import GpuPool, Options
+    from nimbus_hub.client.usage import UsageQuery, UsageReport
+
+__all__ = ["ClusterCalls"]
+
+_API = "/api/v1"
+
+
+class ClusterCalls:
+    """The calls of `Client` that are about the cluster."""
+
+    transport: Transport
+
+    def options(self, owner: str | None = None) -> Options:
+        """Return what may be asked for; an administrator may ask for another ``owner``."""
+        from nimbus_hub.client.choices import Options
+
+        return decode(Options, self._ask("options", {"owner": owner}))
+
+    def hosts(self) -> tuple[Host, ...]:
+        """Return the hosts and what of them is free."""
+        return decode_items(Host, self._ask("hosts"))
+
+    def host_list(self) -> HostList:
+        """Return the hosts with what an administrator must know of the cluster file."""
+        return decode(HostList, self._ask("hosts"))
+
+    def drain(self, host: str, reason: str = "") -> Host:
+        """Have a host take nothing new until ``undrain`` (administrators)."""
+        return self._tell(host, "drain", {"reason": reason})
+
+    def undrain(self, host: str) -> Host:
+        """Let a drained host take new slots again (administrators)."""
+        return self._tell(host, "undrain", {})
+
+    def gpus(self) -> tuple[GpuPool, ...]:
+        """Return the GPUs by model and datacenter, and who holds them."""
+        from nimbus_hub.client.choices import GpuPool
+
+        return decode_items(GpuPool, self._ask("gpus"))
+
+    def usage(self, query: UsageQuery) -> UsageReport:
+        """Return what was held and used in a period."""
+        from nimbus_hub.client.usage import UsageReport
+
+        return decode(UsageReport, self._ask("usage", query.params()))
+
+    def usage_csv(self, query: UsageQuery) -> str:
+        """Return the same as CSV: a heading, and a line for each row."""
+        return str(self._ask("usage", {**query.params(), "format": "csv"}))
+
+    def _ask(self, what: str, params: Mapping[str, str | None] | None = None) -> Any:
+        return self.transport.request("GET", f"{_API}/{what}", params=params)
+
+    def _tell(self, host: str, verb: str, body: object) -> Host:
+        path = f"{_API}/hosts/{quote(host, safe='')}/{verb}"
+        return decode(Host, self.transport.request("POST", path, body=body))

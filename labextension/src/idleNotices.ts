@@ -76,10 +76,15 @@ export class IdleNotices {
   private _tellGang(gang: Lease): string {
     const { keepGang, releaseGang } = this._actions;
     const sentence = idleGangSentence(gang, Date.parse(gang.now));
+    // Who has answered is told again if nothing happens again.
+    const answered = (action: Promise<unknown>): void => {
+      this._gangs.delete(gang.id);
+      void telling(action);
+    };
     return Notification.emit(sentence, 'warning', {
       actions: answers(
-        () => void telling(keepGang(gang)),
-        () => void telling(releaseGang(gang))
+        () => answered(keepGang(gang)),
+        () => answered(releaseGang(gang))
       ),
       autoClose: false
     });

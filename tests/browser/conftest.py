@@ -15,9 +15,17 @@ import pytest
 from playwright.sync_api import Page, Response, ViewportSize, sync_playwright
 
 from tests.browser.lab import SLOW_MILLISECONDS, Lab
-from tests.hub.conftest import ROOT, HubProcess, User, free_port, proxy_cache, wait_for
+from tests.hub.conftest import (
+    ROOT,
+    HubProcess,
+    User,
+    configuration,
+    free_port,
+    proxy_cache,
+    wait_for,
+)
 
-__all__ = ["proxy_cache"]
+__all__ = ["configuration", "proxy_cache"]
 
 ARTIFACTS = ROOT / "artifacts" / "browser"
 _WINDOW: ViewportSize = {"width": 1400, "height": 900}
@@ -49,9 +57,14 @@ def pytest_runtest_makereport(
 
 
 @pytest.fixture(scope="module")
-def hub(tmp_path_factory: pytest.TempPathFactory, proxy_cache: Path) -> Iterator[HubProcess]:
+def hub(
+    tmp_path_factory: pytest.TempPathFactory, proxy_cache: Path, configuration: str
+) -> Iterator[HubProcess]:
     """A hub that is ready; whatever it started is gone afterwards."""
     hub = HubProcess(tmp_path_factory.mktemp("browser"), free_port())
+    if configuration:
+        hub.config = hub.directory / "own.py"
+        hub.config.write_text(configuration)
     hub.home.mkdir()
     hub.state.create()
     shutil.copytree(proxy_cache, hub.state.proxy, symlinks=True)

@@ -41,8 +41,11 @@ READ_AT_START = (
     *("OPENBLAS_", "PYTHON", "PYTORCH_", "TF_", "TORCH_", "XLA_"),
 )
 """How variables begin that python, the C library or frameworks read once."""
-READ_LATER = {"PYTHONPATH", "TF_CONFIG"}
-"""Exceptions to this; what python does with its own, a program does itself."""
+READ_LATER = {"PYTHONPATH", "PYTORCH_TIMEOUT", "TF_CONFIG", "TORCH_NCCL_ASYNC_ERROR_HANDLING"}
+"""Exceptions to this: read by our runners, or by PyTorch for each group that is made.
+
+What python does with its own, a program does itself.
+"""
 
 TORCH_SEED = 67280421310721
 
@@ -112,7 +115,11 @@ class Program:
 
     def run(self, own: "socket.socket") -> None:
         """Run it, and end as python would."""
-        if not self.has_debugger:
+        if self.has_debugger:
+            # For runners of ours, which show failures themselves and have a module of their own
+            # by this name.
+            sys.nimbus_debugger = lambda trace: debug(trace, own)  # type: ignore[attr-defined]
+        else:
             own.close()
         # The module itself stays: others know it, some by another name.
         namespace = sys.modules["__main__"].__dict__

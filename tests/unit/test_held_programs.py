@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
 from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 
 import pytest
 
+from nimbus_hub.control.settings import Settings
+from nimbus_hub.control.specs import attempt_replicas, replica_spec
+from nimbus_hub.masters.registry import masters
+from nimbus_hub.model.job import Job, Launch
+from nimbus_hub.model.lease import Lease, LeaseKind
+from nimbus_hub.model.slot import Slot, SlotGroup
 from nimbus_hub.replica import program
+
+NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 
 
 @pytest.mark.parametrize(
@@ -33,7 +42,15 @@ def test_scripts_and_modules_are_told_from_all_else(
 
 def test_variables_are_read_at_the_start_or_later() -> None:
     names = ["OMP_NUM_THREADS", "PYTHONHASHSEED", "LD_PRELOAD", "TF_FORCE_GPU_ALLOW_GROWTH", "LANG"]
-    later = ["TF_CONFIG", "PYTHONPATH", "RANK", "NCCL_DEBUG", "MASTER_ADDR", "NIMBUS_RANK"]
+    later = [
+        "TF_CONFIG",
+        "PYTHONPATH",
+        "TORCH_NCCL_ASYNC_ERROR_HANDLING",
+        "RANK",
+        "NCCL_DEBUG",
+        "MASTER_ADDR",
+        "NIMBUS_RANK",
+    ]
     assert program.read_at_start(names + later) == names
 
 
@@ -77,3 +94,26 @@ def test_modules_and_packages_are_found_by_name(tmp_path: Path) -> None:
         (tmp_path / name).touch()
     assert program.module_names(str(tmp_path)) == {"a", "b", "f"}
     assert program.module_names(str(tmp_path / "none")) == set()
+
+
+@pytest.mark.parametrize("gpus", [0, 1])
+@pytest.mark.parametrize("name", masters())
+def test_what_every_framework_sets_is_set_in_its_warm_replicas_too(name: str, gpus: int) -> None:
+    """Else none of its runs could begin in a process that is forked."""
+    master = masters()[name]
+    launch = Launch(("python", "train.py"), name)
+    wanted = master.accept(launch, (SlotGroup("worker", 2, gpus=gpus),))
+    slots = tuple(
+        Slot(group.role, index, "a", "10.0.0.1", 1000, 2**30, (0,) * gpus, (1, 2, 3, 4))
+        for group in wanted
+        for index in range(group.count)
+    )
+    lease = Lease("l", LeaseKind.DEBUG, "ada", "", wanted, timedelta(hours=1), NOW, slots=slots)
+    settings = Settings("http://hub/nimbus", b"secret")
+    holder = Job("h", "debug", "ada", "l", launch, NOW, is_holder=True)
+    run = Job("r", "train", "ada", "l", launch, NOW)
+    for replica in attempt_replicas(run, lease):
+        warm = replica_spec(holder, lease, replica, master, settings).env
+        env = replica_spec(run, lease, replica, master, settings, holder).env
+        names = program.read_at_start({**warm, **env})
+        assert {each: env.get(each) for each in names} == {each: warm.get(each) for each in names}

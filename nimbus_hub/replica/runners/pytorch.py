@@ -10,20 +10,18 @@ and scripts that read them.
 Python 3.6 and later, standard library only.
 """
 
-import importlib.machinery
 import os
 import sys
 from datetime import timedelta
 
 from nimbus_hub.replica.runners import script
+from nimbus_hub.replica.runners.imported import when_imported
 
 __all__ = ["main"]
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from importlib.machinery import ModuleSpec
     from types import ModuleType
-    from typing import Any
 
 CONSTANTS, USES_THEM = "torch.distributed.constants", "torch.distributed.distributed_c10d"
 
@@ -32,11 +30,8 @@ def main(arguments: "list[str]") -> None:
     """Take this process's place in the world, then run the script."""
     os.environ["NIMBUS_RANK"] = os.environ["RANK"]
     os.environ["NIMBUS_WORLD_SIZE"] = os.environ["WORLD_SIZE"]
-    if USES_THEM in sys.modules:
-        shorten(sys.modules[USES_THEM])
-    else:
-        # Not imported here: a script may print long before it needs PyTorch.
-        sys.meta_path.insert(0, Shortening)
+    # Who imports the constants has copies of them.
+    when_imported(USES_THEM if USES_THEM in sys.modules else CONSTANTS, shorten)
     script.run(arguments)
 
 
@@ -45,22 +40,3 @@ def shorten(module: "ModuleType") -> None:
     seconds = timedelta(seconds=int(os.environ["PYTORCH_TIMEOUT"]))
     for name in ("default_pg_timeout", "default_pg_nccl_timeout"):
         setattr(module, name, seconds)
-
-
-class Shortening:
-    """Finds the module with PyTorch's time-outs, and shortens them once it is imported."""
-
-    @staticmethod
-    def find_spec(name: str, path: "Any", target: "Any" = None) -> "ModuleSpec | None":
-        """Return where that module is; nothing for any other one."""
-        spec = importlib.machinery.PathFinder.find_spec(name, path) if name == CONSTANTS else None
-        if spec is None or spec.loader is None:
-            return None
-        run = spec.loader.exec_module
-
-        def run_and_shorten(module: "ModuleType") -> None:
-            run(module)
-            shorten(module)
-
-        spec.loader.exec_module = run_and_shorten  # type: ignore[method-assign]
-        return spec

@@ -46,6 +46,10 @@ else:
     import supervision
 
 DEBUGGING = "waits in its debugger (post-mortem)"
+NO_DEBUGGER = (
+    b"nimbus: there is no debugger in this run, for it cannot be forked from its warm replica: it "
+    b"is no program of python's, or sets what is read at a start, like OMP_NUM_THREADS\n"
+)
 LONGEST_LINE = 65536
 
 
@@ -275,6 +279,8 @@ class Keeper:
         run.exit_code = None
         assert run.streams is not None
         streams, run.streams = run.streams, None
+        if run.spec.get("env", {}).get("NIMBUS_PDB") == "1":
+            supervision.send(os.write, streams[1], NO_DEBUGGER)
         problem = run.start(*streams)
         if problem:
             run.is_begun = True

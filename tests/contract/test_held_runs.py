@@ -517,6 +517,15 @@ async def test_what_a_debugger_is_for_is_a_failure(held: Held) -> None:
     assert (status.exit_code, output) == (3, "")
 
 
+async def test_a_run_that_cannot_be_forked_says_that_it_has_no_debugger(held: Held) -> None:
+    await held.hold()
+    held.files["run.py"] = "raise SystemExit(3)"
+    env = {"NIMBUS_PDB": "1", "OMP_NUM_THREADS": "2"}
+    status, output = await held.run("python", "run.py", has_input=True, env=env)
+    assert status.exit_code == 3
+    assert output.startswith("nimbus: there is no debugger in this run, for it cannot be forked")
+
+
 @pytest.mark.parametrize("holder", [None, "h1"])
 async def test_input_is_read_as_it_is_written_and_ends_when_asked(
     held: Held, eventually: Eventually, holder: str | None

@@ -57,6 +57,7 @@ def replica_spec(
         master.services({each.role for each in lease.slots}),
         api_url=settings.api_url,
         token=job_token(settings.job_token_secret, job.id),
+        defaults=master.defaults,
     )
     if job.is_holder:
         command, modules = ReplicaCommand(_HOLDER_ARGV), master.modules

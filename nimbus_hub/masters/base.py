@@ -76,12 +76,14 @@ class Master(ABC):
 
     ``imports``: a script that imports one of these modules is for this framework.
     ``modules``: the warm replicas of a debug gang import them, so that runs begin with them.
+    ``defaults``: variables of every replica, warm ones too, that a user may replace.
     ``options``: what ``--option NAME=VALUE`` may say, by name, each with its help.
     """
 
     name: ClassVar[str]
     imports: ClassVar[tuple[str, ...]] = ()
     modules: ClassVar[tuple[str, ...]] = ()
+    defaults: ClassVar[Mapping[str, str]] = {}
     options: ClassVar[Mapping[str, str]] = {}
 
     @abstractmethod

@@ -5,12 +5,14 @@ User code runs unchanged as one process or as many: it reads these names or none
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from nimbus_hub.model.job import Job
 from nimbus_hub.model.slot import Slot
 
 __all__ = ["contract_environment"]
+
+_NONE: Mapping[str, str] = {}
 
 
 def contract_environment(
@@ -20,15 +22,17 @@ def contract_environment(
     services: Collection[str],
     api_url: str,
     token: str,
+    defaults: Mapping[str, str] = _NONE,
 ) -> dict[str, str]:
     """Return the variables of the replica of this rank; slots are in order of rank.
 
     The world is those that share the work: replicas of the roles in ``services`` are not
     counted, and their ranks come after all others.
-    The user's variables may replace defaults (OMP_NUM_THREADS), never the contract.
+    The user's variables may replace defaults (OMP_NUM_THREADS), never the contract;
+    ``defaults`` are those of the framework.
     """
     slot = slots[rank]
-    defaults = {"OMP_NUM_THREADS": str(max(1, slot.cpus_milli // 1000)), "PYTHONUNBUFFERED": "1"}
+    usual = {"OMP_NUM_THREADS": str(max(1, slot.cpus_milli // 1000)), "PYTHONUNBUFFERED": "1"}
     contract = {
         "NIMBUS_JOB_ID": job.id,
         "NIMBUS_JOB_NAME": job.name,
@@ -45,7 +49,7 @@ def contract_environment(
     }
     if job.launch.pdb:
         contract["NIMBUS_PDB"] = "1"
-    return {**defaults, **job.launch.env, **contract}
+    return {**usual, **defaults, **job.launch.env, **contract}
 
 
 def _devices(slot: Slot) -> dict[str, str]:

@@ -18,6 +18,7 @@ from nimbus_hub.masters.lightgbm import LightGBMMaster
 from nimbus_hub.masters.mpi import MpiMaster
 from nimbus_hub.masters.pytorch import PyTorchMaster
 from nimbus_hub.masters.script import ScriptMaster
+from nimbus_hub.masters.tensorflow import TensorFlowMaster
 from nimbus_hub.masters.xgboost import XGBoostMaster
 
 __all__ = ["GROUP", "detected", "master", "masters"]
@@ -29,6 +30,8 @@ _BUILT_IN: tuple[Master, ...] = (
     # Horovod's scripts import the framework that it is for, too.
     MpiMaster(),
     PyTorchMaster(),
+    # Scripts of PyTorch import it for its data and its event files.
+    TensorFlowMaster(),
     XGBoostMaster(),
     LightGBMMaster(),
     GensimMaster(),

@@ -58,9 +58,7 @@ def test_a_killed_worker_ends_the_gang_and_the_next_resumes(
     check_model(cluster, job, alone)
 
 
-def test_a_stopped_worker_is_noticed_after_the_time_out(
-    cluster: Cluster, alone: Trained
-) -> None:
+def test_a_stopped_worker_is_noticed_after_the_time_out(cluster: Cluster, alone: Trained) -> None:
     """Bound: 60 s for both attempts, of which 5 are the time-out."""
     line = f"{LINE} --workers 2 --retries 1 {SLOW} --option timeout=5 torch_digits.py"
     job = cluster.submit(line)

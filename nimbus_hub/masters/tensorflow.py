@@ -79,7 +79,10 @@ class TensorFlowMaster(Master):
         asked = list(groups)
         if counts[_PS] and not counts[_CHIEF]:
             worker = next(group for group in groups if group.role == _WORKER)
-            asked.append(replace(worker, role=_CHIEF, count=1))
+            # It hands out the work: a GPU would have nothing to do.
+            asked.append(
+                replace(worker, role=_CHIEF, count=1, gpus=0, gpu_milli=1000, gpu_models=())
+            )
         return tuple(sorted(asked, key=lambda group: _ROLES.index(group.role)))
 
     def services(self, roles: Collection[str]) -> frozenset[str]:

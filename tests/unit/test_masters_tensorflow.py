@@ -69,7 +69,7 @@ def replica(
         ((EVALUATOR, WORKER), (WORKER, EVALUATOR)),
         (
             (PS, EVALUATOR, LARGE),
-            (SlotGroup("chief", 1, 500, gpus=1), LARGE, PS, EVALUATOR),
+            (SlotGroup("chief", 1, 500), LARGE, PS, EVALUATOR),
         ),
         ((PS, WORKER, CHIEF), (CHIEF, WORKER, PS)),
     ],

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from nimbus_hub.client import GangRequest, GroupRequest, Job, JobRequest, scan
+from nimbus_hub.client import Gang, GangRequest, GroupRequest, Job, JobRequest, scan
 from tests.frameworks.cluster import SCRIPTS, Cluster, Trained
 from tests.frameworks.faults import kill_when, wait_for_line
 
@@ -205,13 +205,10 @@ def test_keras_3_says_that_legacy_keras_works(cluster: Cluster) -> None:
 def test_forks_of_an_imported_tensorflow_find_the_model_of_one(
     cluster: Cluster, alone: Trained
 ) -> None:
-    """Bound: 60 s for the import and 30 s for each run."""
-    client, end = cluster.client, time.monotonic() + 60
-    workers = (GroupRequest("worker", 2, "0.5"),)
+    """Bound: 60 s for the import, 30 s for each run and for the end."""
+    client, workers = cluster.client, (GroupRequest("worker", 2, "0.5"),)
     gang = client.request_gang(GangRequest("tensorflow", workers, "tensorflow"))
-    while gang.state != "ready":
-        assert time.monotonic() < end, gang
-        gang = client.gang(gang.lease.id, after=gang.version, timeout=1)
+    wait_for_gang(cluster, gang, "ready", 60)
     files = client.upload(scan(SCRIPTS))
     for _ in range(2):
         request = JobRequest(("python", "tf_digits.py"), gang=gang.lease.id, snapshot=files)
@@ -221,3 +218,12 @@ def test_forks_of_an_imported_tensorflow_find_the_model_of_one(
         assert "oneDNN" not in cluster.text(job)
         check_model(cluster, job, alone)
     client.release(gang.lease.id)
+    wait_for_gang(cluster, gang, "ended", 30)
+
+
+def wait_for_gang(cluster: Cluster, gang: Gang, state: str, seconds: float) -> None:
+    """Return once a gang is in a state; fail after a time."""
+    end = time.monotonic() + seconds
+    while gang.state != state:
+        assert time.monotonic() < end, gang
+        gang = cluster.client.gang(gang.lease.id, after=gang.version, timeout=1)

@@ -64,10 +64,14 @@ export class IdleNotices {
       if (!gangs.some(gang => gang.id === id)) {
         Notification.dismiss(notification);
         this._gangs.delete(id);
+        this._answered.delete(id);
       }
     }
     for (const gang of gangs) {
-      if (!this._gangs.has(gang.id)) {
+      if (this._answered.delete(gang.id)) {
+        // This may be what the service said before it heard the user.
+        this._gangs.delete(gang.id);
+      } else if (!this._gangs.has(gang.id)) {
         this._gangs.set(gang.id, this._tellGang(gang));
       }
     }
@@ -78,7 +82,7 @@ export class IdleNotices {
     const sentence = idleGangSentence(gang, Date.parse(gang.now));
     // Who has answered is told again if nothing happens again.
     const answered = (action: Promise<unknown>): void => {
-      this._gangs.delete(gang.id);
+      this._answered.add(gang.id);
       void telling(action);
     };
     return Notification.emit(sentence, 'warning', {
@@ -105,6 +109,7 @@ export class IdleNotices {
   }
 
   private _dialog: Dialog<unknown> | null = null;
+  private readonly _answered = new Set<string>();
   private readonly _gangs = new Map<string, string>();
   private _notification: string | null = null;
 }

@@ -16,16 +16,18 @@ docs/cluster.md says what each key means. Tables below say how each is read.
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable, Collection
+from contextlib import suppress
 from datetime import timedelta
-from enum import StrEnum
 from functools import partial
 from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
+from nimbus_hub.control import cluster_values as scalar
 from nimbus_hub.control.cluster_checks import check_cluster
+from nimbus_hub.control.cluster_values import parse_bandwidth
 from nimbus_hub.control.settings import NEVER
 from nimbus_hub.control.yaml_nodes import Field, Item, Keys, read_yaml
 from nimbus_hub.errors import InvalidRequest
@@ -39,6 +41,7 @@ from nimbus_hub.model.cluster import (
     Rules,
     UserGroup,
 )
+from nimbus_hub.model.engine import Engine, Swarm
 from nimbus_hub.model.host import Gpu, Host, HostState
 from nimbus_hub.model.lease import LeaseKind
 from nimbus_hub.model.policy import LeaseRule, Signal
@@ -49,120 +52,10 @@ from nimbus_hub.scheduler.policies import ordering, placement
 __all__ = ["KEYS", "parse_bandwidth", "read_cluster"]
 
 T = TypeVar("T")
-E = TypeVar("E", bound=StrEnum)
 
 _MOST_GPUS = 1000
-_BANDWIDTH = re.compile(r"(\d+(?:\.\d+)?)\s*([kMGT]?)(bit|B)(?:/s)?")
-_FACTORS = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
-_LOCATION = re.compile(r"[a-z][a-z0-9+.-]*:/\S*", re.IGNORECASE)
-_NO_BOUND = "none"
 _MATCHES = ("kind", "group", "size", "gpus")
 """The keys of a lease rule that say which leases it is for; the others say what it sets."""
-
-
-def parse_bandwidth(value: str | int | float) -> int:
-    """Read ``10Gbit`` or ``1.25GB``, each per second; return bytes per second.
-
-    Both count by thousands, as networks do. Raises InvalidRequest for anything else: a bare
-    ``10G`` could be either.
-    """
-    match = _BANDWIDTH.fullmatch(str(value))
-    if match is None:
-        raise InvalidRequest(
-            f"bandwidth must be bits or bytes a second like 10Gbit or 1.25GB, got {value!r}"
-        )
-    amount = float(match[1]) * _FACTORS[match[2]]
-    found = amount / 8 if match[3] == "bit" else amount
-    if not 1 <= found < 2**60:
-        raise InvalidRequest(f"bandwidth must be at least 1B, got {value!r}")
-    return int(found)
-
-
-# Readers of single values
-
-
-def _text(item: Item) -> str:
-    return item.text
-
-
-def _by(read: Callable[[Any], T]) -> Callable[[Item], T]:
-    return lambda item: item.by(read)
-
-
-def _number(least: float, most: float, *, is_whole: bool) -> Callable[[Item], Any]:
-    """Return a reader of numbers from ``least`` to ``most``."""
-    noun = "a whole number" if is_whole else "a number"
-    bounds = f"of at least {least:g}" if math.isinf(most) else f"from {least:g} to {most:g}"
-
-    def read(item: Item) -> Any:
-        value = item.scalar
-        if not isinstance(value, int if is_whole else int | float) or not least <= value <= most:
-            raise item.fault(f"must be {noun} {bounds}, got {item.quote}")
-        return value
-
-    return read
-
-
-def _choice(kind: type[E]) -> Callable[[Item], E]:
-    def read(item: Item) -> E:
-        value = str(item.scalar)
-        if value not in list(kind):
-            raise item.fault(f"must be one of {', '.join(kind)}, got {item.quote}")
-        return kind(value)
-
-    return read
-
-
-def _truth(item: Item) -> bool:
-    value = str(item.scalar)
-    if value not in ("true", "false"):
-        raise item.fault(f"must be true or false, got {item.quote}")
-    return value == "true"
-
-
-def _address(item: Item) -> str:
-    try:
-        return str(IPv4Address(item.text))
-    except ValueError:
-        raise item.fault(f"must be an IPv4 address, got {item.quote}") from None
-
-
-def _location(item: Item) -> str:
-    if not _LOCATION.fullmatch(item.text):
-        raise item.fault(f"must be the start of a URL like s3://bucket/, got {item.quote}")
-    return item.text
-
-
-def _milli(item: Item) -> int:
-    found: float = _number(0, 10**6, is_whole=False)(item)
-    return round(found * 1000)
-
-
-def _size(item: Item) -> int:
-    """Return bytes; unlike others nothing is an amount here."""
-    return 0 if item.scalar in (0, "0") else item.by(parse_memory)
-
-
-def _bound(read: Callable[[Item], int]) -> Callable[[Item], int | None]:
-    """Return a reader that knows the word for no bound."""
-    return lambda item: None if item.scalar == _NO_BOUND else read(item)
-
-
-def _policy(find: Callable[[str], object]) -> Callable[[Item], str]:
-    """Return a reader of the name of a policy, which must be installed and can be loaded."""
-
-    def read(item: Item) -> str:
-        name = item.text
-        try:
-            find(name)
-        except InvalidRequest as error:
-            raise item.fault(f"is wrong: {error.message}") from None
-        except Exception as error:
-            # Whatever a plug-in of somebody else's raises when it is imported.
-            raise item.fault(f"names a policy that cannot be loaded: {error}") from error
-        return name
-
-    return read
 
 
 # Readers of what has parts
@@ -173,11 +66,7 @@ def _list(read: Callable[[Item], T], item: Item) -> tuple[T, ...]:
 
 
 def _names(item: Item) -> frozenset[str]:
-    return frozenset(_list(_text, item))
-
-
-def _labels(item: Item) -> dict[str, str]:
-    return {name: str(value.scalar) for name, value in item.entries().items()}
+    return frozenset(_list(scalar.text, item))
 
 
 def _gpus(item: Item) -> tuple[Gpu, ...]:
@@ -196,6 +85,23 @@ def _gpus(item: Item) -> tuple[Gpu, ...]:
 
 def _host(item: Item) -> Host:
     return item.build(Host, _HOST)
+
+
+def _engine(item: Item) -> Engine:
+    """Read an engine; its address is that of its endpoint, if it has one and no other is given."""
+
+    def make(**found: Any) -> Engine:
+        with suppress(ValueError):
+            found.setdefault(
+                "address", str(IPv4Address(urlsplit(found["endpoint"]).hostname or ""))
+            )
+        return Engine(**found)
+
+    return item.build(make, _ENGINE)
+
+
+def _swarm(item: Item) -> Swarm:
+    return item.build(Swarm, _SWARM)
 
 
 def _datacenter(item: Item) -> Datacenter:
@@ -234,11 +140,11 @@ def _idle(item: Item) -> timedelta | None:
 
 
 def _warnings(item: Item) -> tuple[timedelta, ...]:
-    return tuple(sorted(set(_list(_by(parse_duration), item)), reverse=True))
+    return tuple(sorted(set(_list(scalar.by(parse_duration), item)), reverse=True))
 
 
 def _signals(item: Item) -> frozenset[Signal]:
-    return frozenset(_list(_choice(Signal), item))
+    return frozenset(_list(scalar.choice(Signal), item))
 
 
 def _lease_rule(item: Item) -> LeaseRule:
@@ -249,88 +155,109 @@ def _lease_rule(item: Item) -> LeaseRule:
     return item.build(make, _LEASES)
 
 
-_PRIORITY = _number(-HIGHEST_PRIORITY, HIGHEST_PRIORITY, is_whole=True)
-_PORT = _number(1024, 65535, is_whole=True)
+_PRIORITY = scalar.number(-HIGHEST_PRIORITY, HIGHEST_PRIORITY, is_whole=True)
+_PORT = scalar.number(1024, 65535, is_whole=True)
 _GPUS: Keys = {
-    "model": Field(_text, is_needed=True),
-    "count": Field(_number(0, _MOST_GPUS, is_whole=True)),
-    "memory": Field(_by(parse_memory)),
+    "model": Field(scalar.text, is_needed=True),
+    "count": Field(scalar.number(0, _MOST_GPUS, is_whole=True)),
+    "memory": Field(scalar.by(parse_memory)),
 }
 _HOST: Keys = {
-    "name": Field(_text, is_needed=True),
-    "cpus": Field(_by(parse_cpus), "cpus_milli", is_needed=True),
-    "memory": Field(_by(parse_memory), "memory_bytes", is_needed=True),
+    "name": Field(scalar.text, is_needed=True),
+    "cpus": Field(scalar.by(parse_cpus), "cpus_milli", is_needed=True),
+    "memory": Field(scalar.by(parse_memory), "memory_bytes", is_needed=True),
     "gpus": Field(_gpus),
-    "address": Field(_address),
-    "datacenter": Field(_text),
-    "rack": Field(_text),
-    "executor": Field(_text),
-    "state": Field(_choice(HostState)),
+    "address": Field(scalar.address),
+    "datacenter": Field(scalar.text),
+    "rack": Field(scalar.text),
+    "executor": Field(scalar.text),
+    "state": Field(scalar.choice(HostState)),
     "first_port": Field(_PORT),
     "last_port": Field(_PORT),
-    "labels": Field(_labels),
+    "labels": Field(scalar.labels),
+}
+_ENGINE: Keys = {
+    "host": Field(scalar.text, is_needed=True),
+    "endpoint": Field(scalar.text, is_needed=True),
+    "tls": Field(scalar.text),
+    "address": Field(scalar.address),
+    "datacenter": Field(scalar.text),
+    "rack": Field(scalar.text),
+    "labels": Field(scalar.labels),
+    "network": Field(scalar.text),
+    "subnet": Field(scalar.network),
+}
+_SWARM: Keys = {
+    "datacenter": Field(scalar.text, is_needed=True),
+    "manager": Field(scalar.text, is_needed=True),
+    "tls": Field(scalar.text),
+    "engine": Field(scalar.text),
+    "network": Field(scalar.text),
+    "subnet": Field(scalar.network),
 }
 _DATACENTER: Keys = {
-    "name": Field(_text, is_needed=True),
-    "locations": Field(partial(_list, _location)),
-    "racks": Field(partial(_list, _text)),
+    "name": Field(scalar.text, is_needed=True),
+    "locations": Field(partial(_list, scalar.location)),
+    "racks": Field(partial(_list, scalar.text)),
 }
 _LINK: Keys = {
-    "between": Field(partial(_list, _text), is_needed=True),
-    "bandwidth": Field(_by(parse_bandwidth), is_needed=True),
+    "between": Field(partial(_list, scalar.text), is_needed=True),
+    "bandwidth": Field(scalar.by(parse_bandwidth), is_needed=True),
 }
 _QUOTA: Keys = {
-    "gpus": Field(_bound(_milli), "gpus_milli"),
-    "cpus": Field(_bound(_milli), "cpus_milli"),
-    "leases": Field(_bound(_number(0, math.inf, is_whole=True))),
+    "gpus": Field(scalar.bound(scalar.milli), "gpus_milli"),
+    "cpus": Field(scalar.bound(scalar.milli), "cpus_milli"),
+    "leases": Field(scalar.bound(scalar.number(0, math.inf, is_whole=True))),
 }
 _GROUP: Keys = {
-    "name": Field(_text, is_needed=True),
+    "name": Field(scalar.text, is_needed=True),
     "users": Field(_names),
-    "weight": Field(_number(0.001, 1000, is_whole=False)),
+    "weight": Field(scalar.number(0.001, 1000, is_whole=False)),
     "quota": Field(_quota),
 }
 _QUEUE: Keys = {
-    "name": Field(_text, is_needed=True),
+    "name": Field(scalar.text, is_needed=True),
     "priority": Field(_PRIORITY),
     "highest": Field(_PRIORITY),
     "users": Field(_names),
-    "may_preempt": Field(_truth),
-    "preemptible": Field(_truth, "is_preemptible"),
+    "may_preempt": Field(scalar.truth),
+    "preemptible": Field(scalar.truth, "is_preemptible"),
 }
 _RULES: Keys = {
-    "placement": Field(_policy(placement)),
-    "ordering": Field(_policy(ordering)),
-    "reserve_cpus": Field(_milli, "reserve_cpus_milli"),
-    "reserve_memory": Field(_size, "reserve_memory_bytes"),
-    "half_life": Field(_by(parse_duration)),
-    "aging": Field(_by(parse_duration)),
-    "renewals": Field(_choice(Renewals)),
+    "placement": Field(scalar.policy(placement)),
+    "ordering": Field(scalar.policy(ordering)),
+    "reserve_cpus": Field(scalar.milli, "reserve_cpus_milli"),
+    "reserve_memory": Field(scalar.size, "reserve_memory_bytes"),
+    "half_life": Field(scalar.by(parse_duration)),
+    "aging": Field(scalar.by(parse_duration)),
+    "renewals": Field(scalar.choice(Renewals)),
 }
-_SHARE = _number(0.001, 1, is_whole=False)
+_SHARE = scalar.number(0.001, 1, is_whole=False)
 _LEASES: Keys = {
-    "kind": Field(_choice(LeaseKind)),
-    "group": Field(_text),
-    "size": Field(_text),
-    "gpus": Field(_number(0, math.inf, is_whole=False)),
-    "default": Field(_by(parse_duration)),
-    "longest": Field(_by(parse_duration)),
-    "renewal": Field(_by(parse_duration)),
-    "renewals": Field(_number(0, math.inf, is_whole=True)),
-    "latest_end": Field(_by(parse_duration)),
+    "kind": Field(scalar.choice(LeaseKind)),
+    "group": Field(scalar.text),
+    "size": Field(scalar.text),
+    "gpus": Field(scalar.number(0, math.inf, is_whole=False)),
+    "default": Field(scalar.by(parse_duration)),
+    "longest": Field(scalar.by(parse_duration)),
+    "renewal": Field(scalar.by(parse_duration)),
+    "renewals": Field(scalar.number(0, math.inf, is_whole=True)),
+    "latest_end": Field(scalar.by(parse_duration)),
     "warnings": Field(_warnings),
     "idle": Field(_idle),
-    "idle_warning": Field(_by(parse_duration)),
-    "idle_ends": Field(_truth),
+    "idle_warning": Field(scalar.by(parse_duration)),
+    "idle_ends": Field(scalar.truth),
     "activity": Field(_signals),
     "cpu_busy": Field(_SHARE),
     "gpu_busy": Field(_SHARE),
 }
 _CLUSTER: Keys = {
     "hosts": Field(partial(_list, _host)),
+    "engines": Field(partial(_list, _engine)),
+    "swarms": Field(partial(_list, _swarm)),
     "datacenters": Field(partial(_list, _datacenter)),
     "links": Field(partial(_list, _link)),
-    "bandwidth": Field(_by(parse_bandwidth), "bytes_per_second"),
+    "bandwidth": Field(scalar.by(parse_bandwidth), "bytes_per_second"),
     "groups": Field(partial(_list, _group)),
     "queues": Field(partial(_list, _queue)),
     "quota": Field(_quota),
@@ -343,6 +270,8 @@ KEYS: dict[str, Keys] = {
     "": _CLUSTER,
     "hosts": _HOST,
     "hosts.gpus": _GPUS,
+    "engines": _ENGINE,
+    "swarms": _SWARM,
     "datacenters": _DATACENTER,
     "links": _LINK,
     "groups": _GROUP,

@@ -5,9 +5,11 @@ The parts themselves were read before, so that each has its names.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from nimbus_hub.control.yaml_nodes import Item
+from nimbus_hub.model.engine import BRIDGE
 
 __all__ = ["check_cluster"]
 
@@ -27,6 +29,7 @@ def check_cluster(
     racks = {site.entry("name").text: _texts(site, "racks") for site in parts["datacenters"]}
     for host in parts["hosts"]:
         _check_host(host, racks, executors)
+    _check_engines(parts["engines"], parts["swarms"], racks)
     _check_links(parts["links"], racks)
     _check_members(parts["groups"])
     groups = [group.entry("name").text for group in parts["groups"]]
@@ -36,14 +39,14 @@ def check_cluster(
             _check_match(rule, "size", sizes)
 
 
-_LISTS = ("hosts", "datacenters", "links", "groups", "queues", "leases")
+_LISTS = ("hosts", "engines", "swarms", "datacenters", "links", "groups", "queues", "leases")
 
 
-def _check_names(items: Iterable[Item]) -> None:
+def _check_names(items: Iterable[Item], key: str = "name") -> None:
     """Refuse two of a name."""
     lines: dict[str, int] = {}
     for item in items:
-        name = item.entry("name")
+        name = item.entry(key)
         if name.text in lines:
             raise name.fault(
                 f"must differ from the others, got {name.text!r} as in line {lines[name.text]}"
@@ -57,19 +60,48 @@ def _check_host(
     """Refuse a host of a site, a rack or an executor that is not there."""
     if executors is not None:
         _check_known(host, "executor", executors, "local")
+    _check_site(host, racks)
+
+
+def _check_site(host: Item, racks: Mapping[str, Collection[str]]) -> None:
     if racks:
         site = _check_known(host, "datacenter", racks, _ANYWHERE)
         if racks[site]:
             _check_known(host, "rack", racks[site], _ANYWHERE)
 
 
+def _check_engines(
+    engines: Sequence[Item], swarms: Sequence[Item], racks: Mapping[str, Collection[str]]
+) -> None:
+    """Refuse two of a name or a Swarm's site, and bridges where hosts must reach each other."""
+    _check_names(engines, "host")
+    _check_names(swarms, "datacenter")
+    for engine in engines:
+        _check_site(engine, racks)
+    for swarm in swarms:
+        if racks:
+            _check_known(swarm, "datacenter", racks, _ANYWHERE)
+    sites = Counter(_value(each, "datacenter", _ANYWHERE) for each in (*engines, *swarms))
+    for engine in engines:
+        site = _value(engine, "datacenter", _ANYWHERE)
+        if sites[site] > 1 and _value(engine, "network", BRIDGE) == BRIDGE:
+            raise engine.entry("network").fault(
+                f"must be host or an overlay: {site} has other hosts, which do not reach the "
+                "containers on a bridge; or put the engine into a datacenter of its own"
+            )
+
+
 def _check_known(item: Item, key: str, known: Collection[str], default: str) -> str:
     """Return the value of a key; refuse one that is not known."""
-    at = item.entry(key)
-    value = default if at.node is item.node or at.is_null else at.text
+    value = _value(item, key, default)
     if value not in known:
-        raise at.fault(f"must be one of {', '.join(sorted(known))}, got {value!r}")
+        raise item.entry(key).fault(f"must be one of {', '.join(sorted(known))}, got {value!r}")
     return value
+
+
+def _value(item: Item, key: str, default: str) -> str:
+    at = item.entry(key)
+    return default if at.node is item.node or at.is_null else at.text
 
 
 def _check_links(links: Iterable[Item], sites: Collection[str]) -> None:

@@ -11,6 +11,7 @@ from datetime import timedelta
 from enum import StrEnum
 
 from nimbus_hub.errors import InvalidRequest
+from nimbus_hub.model.engine import Engine, Swarm
 from nimbus_hub.model.host import Host
 from nimbus_hub.model.policy import LeaseRule
 
@@ -116,6 +117,8 @@ class Cluster:
     """What the operator's file says. ``hosts`` are those declared there, not all there are."""
 
     hosts: tuple[Host, ...] = ()
+    engines: tuple[Engine, ...] = ()
+    swarms: tuple[Swarm, ...] = ()
     datacenters: tuple[Datacenter, ...] = ()
     links: tuple[Link, ...] = ()
     bytes_per_second: int = 125_000_000

@@ -7,6 +7,7 @@ from datetime import datetime
 from enum import StrEnum
 
 from nimbus_hub.errors import InvalidRequest
+from nimbus_hub.model.network import read_network
 
 __all__ = ["Gpu", "Host", "HostMark", "HostState"]
 
@@ -46,6 +47,8 @@ class Host:
 
     ``address`` is the IPv4 address its replicas are reached at; hosts that share an
     address share its ports. ``first_port`` to ``last_port`` may be given to slots.
+    ``network`` is an IPv4 network of which each slot gets an address of its own, with all its
+    ports; hosts that name the same network share its addresses. Empty: slots share ``address``.
     ``state_reason`` says for people why it is draining or down.
     """
 
@@ -62,6 +65,7 @@ class Host:
     last_port: int = 29999
     labels: dict[str, str] = field(default_factory=dict)
     state_reason: str = ""
+    network: str = ""
 
     def __post_init__(self) -> None:
         """Refuse a host that could not hold anything."""
@@ -71,3 +75,5 @@ class Host:
             raise InvalidRequest(f"host {self.name} names a GPU index twice")
         if not 1024 <= self.first_port <= self.last_port <= 65535:
             raise InvalidRequest(f"host {self.name} must have ports within 1024-65535")
+        if self.network:
+            read_network(self.network)

@@ -1,4 +1,4 @@
-"""What is free everywhere: one view per datacenter, and the ports of every address."""
+"""What is free everywhere: one view per datacenter, all ports and addresses."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import NamedTuple, Self
 from nimbus_hub.model.cluster import Rules
 from nimbus_hub.model.host import Host
 from nimbus_hub.model.slot import PORTS_PER_SLOT, Slot, SlotGroup
+from nimbus_hub.scheduler.addresses import Networks
 from nimbus_hub.scheduler.fit import Fitter, Seats
 from nimbus_hub.scheduler.free import Free, Seat
 from nimbus_hub.scheduler.placement import PlacementFactory
@@ -42,11 +43,14 @@ class Capacity:
         self._mix = mix
         self._placement = placement
         by_name: dict[str, list[Host]] = {}
+        networks: set[str] = set()
         for host in hosts:
             by_name.setdefault(host.datacenter, []).append(host)
+            networks.add(host.network)
         self.fitters = {
             name: self._fitter(Free(by_name[name], rules), mix) for name in sorted(by_name)
         }
+        self._networks = Networks(networks)
         self._pools: dict[str, PortPool] = {}
         self._places: dict[str, tuple[str, int, dict[int, int]]] = {}
         for name, fitter in self.fitters.items():
@@ -59,7 +63,7 @@ class Capacity:
         return Fitter(free, self._placement(free, mix))
 
     def copy(self) -> Self:
-        """Return an independent view in the same state; it shares the ports."""
+        """Return an independent view in the same state; it shares ports and addresses."""
         other = self.__class__.__new__(self.__class__)
         other.__dict__.update(self.__dict__)
         other.fitters = {
@@ -101,10 +105,11 @@ class Capacity:
             self.fitters[datacenter].free.hold(seat, sign)
 
     def use_ports(self, slots: Iterable[Slot]) -> None:
-        """Note the ports that slots hold, also on hosts that take nothing more."""
+        """Note the ports or the address that slots hold, also where nothing more is taken."""
         for slot in slots:
             if slot.address in self._pools:
                 self._pools[slot.address].take(slot.ports)
+            self._networks.take(slot.address)
 
     # Placing
 
@@ -141,7 +146,7 @@ class Capacity:
     def slots(
         self, groups: Sequence[SlotGroup], found: Seated, lease_id: str
     ) -> tuple[Slot, ...] | None:
-        """Return the slots of a gang with their ports, or None if an address ran out of them."""
+        """Return the slots of a gang, or None if ports or addresses ran out."""
         hosts = self.fitters[found.datacenter].free.hosts
         indexes: dict[str, int] = {}
         slots: list[Slot] = []
@@ -151,29 +156,48 @@ class Capacity:
                 # Another start of the search for each slot: a gang does not queue for ports.
                 seed = f"{lease_id}.{group.role}.{index}"
                 slots.append(self._slot(group, index, hosts[host], devices, seed))
-        if all(len(slot.ports) == PORTS_PER_SLOT for slot in slots):
+        if all(slot.address and len(slot.ports) == PORTS_PER_SLOT for slot in slots):
             return tuple(slots)
-        for slot in slots:
-            self._pools[slot.address].give(slot.ports)
+        self._give_back(slots)
         return None
+
+    def _give_back(self, slots: Iterable[Slot]) -> None:
+        """Free the ports or the addresses that slots would have had."""
+        for slot in slots:
+            datacenter, at, _ = self._places[slot.host]
+            network = self.fitters[datacenter].free.hosts[at].network
+            if not network:
+                self._pools[slot.address].give(slot.ports)
+            elif slot.address:
+                self._networks[network].give(slot.address)
 
     def _slot(
         self, group: SlotGroup, index: int, host: Host, devices: tuple[int, ...], seed: str
     ) -> Slot:
-        pool = self._pools[host.address]
-        ports = pool.pick((host.first_port, host.last_port), seed)
-        pool.take(ports)
+        address, ports = self._reach(host, seed)
         return Slot(
             role=group.role,
             index=index,
             host=host.name,
-            address=host.address,
+            address=address,
             cpus_milli=group.cpus_milli,
             memory_bytes=group.memory_bytes,
             gpus=tuple(sorted(host.gpus[device].index for device in devices)),
             ports=ports,
             gpu_milli=group.gpu_milli if group.gpus else 1000,
         )
+
+    def _reach(self, host: Host, seed: str) -> tuple[str, tuple[int, ...]]:
+        """Take address and ports for a slot; an empty address or few ports: there are no more."""
+        if not host.network:
+            pool = self._pools[host.address]
+            ports = pool.pick((host.first_port, host.last_port), seed)
+            pool.take(ports)
+            return host.address, ports
+        address = self._networks[host.network].pick(seed)
+        if address:
+            self._networks[host.network].take(address)
+        return address, tuple(range(host.first_port, host.last_port + 1)[:PORTS_PER_SLOT])
 
 
 def _single(seat: Seat) -> Iterator[tuple[int, tuple[int, ...]]]:

@@ -27,8 +27,8 @@ from nimbus_hub.scheduler.words import gpus_text, roles_text, wish_text
 __all__ = ["preview", "refuse"]
 
 _NO_PORTS = (
-    "the hosts' addresses have too few ports for so many slots; ask for fewer, or have an "
-    "administrator give the hosts more ports"
+    "the hosts have too few ports or addresses for so many slots; ask for fewer, or have an "
+    "administrator give the hosts more ports, or a larger network"
 )
 
 

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from nimbus_hub.model.cluster import Rules
 from nimbus_hub.model.host import Host
+from nimbus_hub.model.network import slot_addresses
 from nimbus_hub.model.slot import PORTS_PER_SLOT
 from nimbus_hub.scheduler.shape import Shape
 
@@ -66,7 +67,7 @@ class Free:
     ``cpus`` and ``memory``: free milli-CPUs and bytes, shape (hosts,). ``gpus``: free
     thousandths of each device, shape (hosts, devices), negative where there is none (or
     where more is held than there is). ``models``: each device's place in ``model_names``,
-    -1 where there is none. ``port_slots``: for how many slots there are ports.
+    -1 where there is none. ``port_slots``: for how many slots there are ports, or addresses.
 
     ``is_cautious``: every GPU keeps its reserve, free or not. For promises: whatever ends
     early then only makes more room.
@@ -87,8 +88,7 @@ class Free:
         for at, host in enumerate(self.hosts):
             self.gpus[at, : len(host.gpus)] = WHOLE
             self.models[at, : len(host.gpus)] = [place[gpu.model] for gpu in host.gpus]
-        sizes = [host.last_port - host.first_port + 1 for host in self.hosts]
-        self.port_slots = np.array(sizes, np.int64) // PORTS_PER_SLOT
+        self.port_slots = np.array([_port_slots(host) for host in self.hosts], np.int64)
         self._reserve(rules)
         self._finish()
         self.rack_starts = np.array(
@@ -294,3 +294,9 @@ class Free:
         other._states = self._states.copy()
         other._view()
         return other
+
+
+def _port_slots(host: Host) -> int:
+    """Return for how many slots a host has ports, or its network addresses."""
+    for_ports = (host.last_port - host.first_port + 1) // PORTS_PER_SLOT
+    return min(for_ports, 1) * len(slot_addresses(host.network)) if host.network else for_ports

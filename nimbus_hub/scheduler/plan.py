@@ -38,7 +38,7 @@ from nimbus_hub.scheduler.words import counted
 
 __all__ = ["Pass", "plan"]
 
-_NO_PORTS = "waits for free ports at the addresses of the hosts"
+_NO_PORTS = "waits for free ports or addresses at the hosts"
 
 
 def plan(

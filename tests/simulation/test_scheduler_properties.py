@@ -6,6 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from ipaddress import IPv4Address
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 from nimbus_hub.errors import Impossible
 from nimbus_hub.model.cluster import Cluster, Queue, Quota, Rules, UserGroup
 from nimbus_hub.model.host import Gpu, Host, HostState
+from nimbus_hub.model.network import slot_addresses
 from nimbus_hub.model.slot import PORTS_PER_SLOT, Slot, SlotGroup, Topology
 from nimbus_hub.model.wishes import Wishes
 from nimbus_hub.scheduler.capacity import Capacity
@@ -27,6 +29,7 @@ from nimbus_hub.scheduler.snapshot import Holding, Snapshot, Waiting
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 GIB = 2**30
 MODELS = ("A100", "T4")
+NETWORKS = ("10.64.0.0/28", "10.64.1.0/24")
 
 quick = settings(max_examples=60, deadline=None)
 
@@ -69,6 +72,7 @@ def hosts(draw: st.DrawFn) -> tuple[Host, ...]:
                 state=draw(st.sampled_from([HostState.READY] * 4 + list(HostState))),
                 first_port=first,
                 last_port=first + draw(st.sampled_from([10, 40])),
+                network=draw(st.sampled_from(["", "", *NETWORKS])),
             )
         )
     return tuple(found)
@@ -141,6 +145,9 @@ def after(snapshot: Snapshot, decided: Plan, now: datetime) -> tuple[Holding, ..
 def assert_no_host_is_over_its_capacity(cluster: Iterable[Host], held: Iterable[Slot]) -> None:
     by_host: dict[str, list[Slot]] = defaultdict(list)
     ports: Counter[tuple[str, int]] = Counter()
+    networks = {host.name for host in cluster if host.network}
+    own = [slot.address for slot in held if slot.host in networks]
+    assert len(set(own)) == len(own)
     for slot in held:
         by_host[slot.host].append(slot)
         ports.update((slot.address, port) for port in slot.ports)
@@ -166,7 +173,11 @@ def assert_is_what_was_asked(wish: Waiting, slots: tuple[Slot, ...], cluster: li
         host = by_name[slot.host]
         models = {gpu.model for gpu in host.gpus if gpu.index in slot.gpus}
         assert host.state is HostState.READY
-        assert (slot.role, slot.address) == (one.role, host.address)
+        assert slot.role == one.role
+        if host.network:
+            assert int(IPv4Address(slot.address)) in slot_addresses(host.network)
+        else:
+            assert slot.address == host.address
         assert (slot.cpus_milli, slot.memory_bytes) == (one.cpus_milli, one.memory_bytes)
         assert len(slot.gpus) == one.gpus
         assert slot.gpu_milli == one.gpu_milli

@@ -19,6 +19,7 @@ from nimbus_hub.model.cluster import (
     Rules,
     UserGroup,
 )
+from nimbus_hub.model.engine import Engine, Swarm
 from nimbus_hub.model.host import Gpu, Host, HostState
 from nimbus_hub.model.lease import LeaseKind
 from nimbus_hub.model.policy import LeaseRule, Signal
@@ -98,6 +99,8 @@ def test_the_documented_example_says_all_there_is_to_say() -> None:
     assert cluster.datacenters == (
         Datacenter("north", ("s3://north-", "https://data.north.example.org/")),
         Datacenter("south", ("s3://south-",)),
+        Datacenter("east"),
+        Datacenter("west"),
     )
     assert cluster.links == (Link(NORTH, 1_250_000_000),)
     assert cluster.bytes_per_second == 125_000_000
@@ -142,6 +145,50 @@ def test_the_documented_example_says_all_there_is_to_say() -> None:
 def test_the_documented_example_has_every_key() -> None:
     text = EXAMPLE.read_text()
     assert [key for keys in KEYS.values() for key in keys if f"{key}:" not in text] == []
+
+
+def test_engines_and_swarms_are_read_with_all_that_is_said_of_them() -> None:
+    cluster = read_cluster(EXAMPLE)
+    assert cluster.engines == (
+        Engine(
+            "box-1",
+            "tcp://10.3.0.5:2376",
+            "/etc/nimbus/tls/west",
+            "10.3.0.5",
+            "west",
+            "w1",
+            {"gpus": "A100:2"},
+            "bridge",
+            "10.65.0.0/16",
+        ),
+    )
+    assert cluster.swarms == (
+        Swarm(
+            "east",
+            "tcp://10.2.0.1:2376",
+            "/etc/nimbus/tls/east",
+            "tcp://{address}:2376",
+            "nimbus",
+            "10.64.0.0/16",
+        ),
+    )
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "address"),
+    [
+        ("tcp://10.3.0.5:2376", "10.3.0.5"),
+        ("tcp://gpu-1.example.org:2376", "127.0.0.1"),
+        ("unix:///var/run/docker.sock", "127.0.0.1"),
+    ],
+)
+def test_an_engine_is_reached_at_the_address_of_its_endpoint(
+    tmp_path: Path, endpoint: str, address: str
+) -> None:
+    tls = ", tls: /tls" if endpoint.startswith("tcp") else ""
+    text = f'engines: [{{host: a, endpoint: "{endpoint}"{tls}}}]'
+    (engine,) = read_cluster(file(tmp_path, text)).engines
+    assert engine.address == address
 
 
 def test_a_users_own_quota_leaves_out_what_is_as_for_everybody() -> None:
@@ -241,6 +288,55 @@ def test_bandwidth_that_could_be_either_is_refused(text: str) -> None:
         (host(first_port="x"), "first_port must be a whole number from 1024 to 65535, got 'x'"),
         (host(first_port="80"), ":5: hosts[0].first_port must be a whole number from 1024"),
         (host(first_port="30000"), ":2: hosts[0] is wrong: host gpu-1 must have ports"),
+        ("engines: [{host: a}]", ":1: engines[0].endpoint is missing"),
+        ("engines: [{endpoint: ssh://a}]", ":1: engines[0].host is missing"),
+        ("engines: [{host: a, endpoint: a}]", "engines[0] is wrong: an endpoint must be like unix"),
+        ("engines: [{host: a, endpoint: 'tcp://b:1'}]", "is wrong: tls must name the directory"),
+        ("engines: [{host: a, endpoint: ssh://a, ports: 1}]", "engines[0].ports is not known"),
+        (
+            "engines:\n  - {host: a, endpoint: ssh://a, subnet: 10.1.0.0/8}",
+            ":2: engines[0].subnet must be an IPv4 network like 10.64.0.0/16, got '10.1.0.0/8'",
+        ),
+        (
+            "engines:\n  - {host: a, endpoint: ssh://a}\n  - {host: a, endpoint: ssh://b}",
+            ":3: engines[1].host must differ from the others, got 'a' as in line 2",
+        ),
+        (
+            "engines:\n  - {host: a, endpoint: ssh://a}\n  - {host: b, endpoint: ssh://b}",
+            ":2: engines[0].network must be host or an overlay: default has other hosts",
+        ),
+        (
+            "engines:\n  - host: a\n    endpoint: ssh://a\n    network: bridge\n"
+            "swarms: [{datacenter: default, manager: ssh://b, engine: ssh://c}]",
+            ":4: engines[0].network must be host or an overlay: default has other hosts",
+        ),
+        (
+            "datacenters: [{name: north}]\nengines: [{host: a, endpoint: ssh://a}]",
+            ":2: engines[0].datacenter must be one of north, got 'default'",
+        ),
+        (
+            "datacenters: [{name: north, racks: [n1]}]\n"
+            "engines: [{host: a, endpoint: ssh://a, datacenter: north, rack: n2}]",
+            ":2: engines[0].rack must be one of n1, got 'n2'",
+        ),
+        ("swarms: [{manager: ssh://a}]", ":1: swarms[0].datacenter is missing"),
+        (
+            "swarms: [{datacenter: a, manager: ssh://a}]",
+            "who reaches tcp://{address}:2376 without it is root there",
+        ),
+        ("swarms: [{datacenter: a}]", ":1: swarms[0].manager is missing"),
+        (
+            "swarms:\n  - {datacenter: a, manager: ssh://a, engine: here}",
+            ":2: swarms[0] is wrong: an endpoint must be like unix",
+        ),
+        (
+            "swarms:\n  - &s {datacenter: a, manager: ssh://a, engine: ssh://b}\n  - *s",
+            ":2: swarms[1].datacenter must differ from the others, got 'a' as in line 2",
+        ),
+        (
+            "datacenters: [{name: north}]\nswarms: [{datacenter: a, manager: ssh://a, engine: ssh://b}]",
+            ":2: swarms[0].datacenter must be one of north, got 'a'",
+        ),
         (host(labels="abc"), ":5: hosts[0].labels must be a mapping, got 'abc'"),
         (host(cpu="4"), ":5: hosts[0].cpu is not known; did you mean cpus? known are address"),
         (host(executor="slurm"), ":5: hosts[0].executor must be one of local, got 'slurm'"),

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from ipaddress import IPv4Address
 from itertools import chain
+
+import pytest
 
 from nimbus_hub.model.host import Gpu, Host, HostState
 from nimbus_hub.model.lease import LeaseKind
+from nimbus_hub.model.network import engine_part, slot_addresses
 from nimbus_hub.model.slot import PORTS_PER_SLOT, Slot, SlotGroup
 from nimbus_hub.model.wishes import Wishes
+from nimbus_hub.scheduler.addresses import AddressPool
 from nimbus_hub.scheduler.decisions import Plan
 from nimbus_hub.scheduler.plan import plan
 from nimbus_hub.scheduler.snapshot import Holding, Snapshot, Waiting
@@ -28,6 +33,7 @@ def host(
     rack: str = "default",
     state: HostState = HostState.READY,
     ports: tuple[int, int] = (20000, 29999),
+    network: str = "",
 ) -> Host:
     return Host(
         name=name,
@@ -40,6 +46,7 @@ def host(
         state=state,
         first_port=ports[0],
         last_port=ports[1],
+        network=network,
     )
 
 
@@ -244,6 +251,78 @@ def test_another_lease_does_not_get_the_ports_that_were_just_given_back() -> Non
     first = slots_of(plan(Snapshot(hosts, (), (waiting("l-1", group()),)), NOW), "l-1")
     second = slots_of(plan(Snapshot(hosts, (), (waiting("l-2", group()),)), NOW), "l-2")
     assert not set(first[0].ports) & set(second[0].ports)
+
+
+# Addresses of networks
+
+
+def test_slots_of_hosts_with_a_network_have_addresses_of_their_own_and_the_first_ports() -> None:
+    hosts = (host("a", cpus=2, network="10.64.0.0/24"), host("b", cpus=2, network="10.64.0.0/24"))
+    slots = slots_of(only(hosts, group(count=4)), "a")
+    own = {int(IPv4Address(slot.address)) for slot in slots}
+    assert len(own) == 4
+    assert own <= set(slot_addresses("10.64.0.0/24"))
+    assert {slot.ports for slot in slots} == {(20000, 20001, 20002, 20003)}
+
+
+def test_an_address_held_on_a_draining_host_is_not_given_again_in_its_network() -> None:
+    drained = host("a", state=HostState.DRAINING, network="10.64.0.0/28")
+    ready = host("b", network="10.64.0.0/28")
+    held = tuple(
+        Holding(f"x{at}", "bob", (Slot("worker", 0, "a", f"10.64.0.{at}", 1000, GIB),), None)
+        for at in range(4, 14)
+    )
+    decided = only((drained, ready), group(), holdings=held)
+    assert slots_of(decided, "a")[0].address == "10.64.0.14"
+
+
+def test_networks_without_free_addresses_are_waited_for_and_other_hosts_are_not() -> None:
+    both = (host("a", network="10.64.0.0/28"), host("b", network="10.64.0.0/28"))
+    first = only(both, group(count=8))
+    held = (Holding("x", "bob", first.grants[0].slots, None),)
+    waits = only(both, group(count=4), holdings=held).waits
+    assert [wait.reason for wait in waits] == ["waits for free ports or addresses at the hosts"]
+    queue = (waiting("l-1", group(count=4)), waiting("l-2", group(count=3)))
+    decided = plan(Snapshot(both, held, queue), NOW)
+    assert [grant.lease_id for grant in decided.grants] == ["l-2"]
+
+
+def test_another_lease_does_not_get_the_address_that_was_just_given_back() -> None:
+    hosts = (host("a", network="10.64.0.0/16"),)
+    first = slots_of(plan(Snapshot(hosts, (), (waiting("l-1", group()),)), NOW), "l-1")
+    second = slots_of(plan(Snapshot(hosts, (), (waiting("l-2", group()),)), NOW), "l-2")
+    assert first[0].address != second[0].address
+
+
+@pytest.mark.parametrize(
+    ("network", "own", "first", "last"),
+    [
+        ("10.64.0.0/16", "10.64.0.0/24", "10.64.1.0", "10.64.255.254"),
+        ("10.64.0.0/20", "10.64.0.0/24", "10.64.1.0", "10.64.15.254"),
+        ("10.64.3.0/24", "10.64.3.0/28", "10.64.3.16", "10.64.3.254"),
+        ("10.64.3.16/28", "10.64.3.16/30", "10.64.3.20", "10.64.3.30"),
+    ],
+)
+def test_an_engine_keeps_the_first_sixteenth_of_a_network_at_most_256_addresses(
+    network: str, own: str, first: str, last: str
+) -> None:
+    slots = slot_addresses(network)
+    assert engine_part(network) == own
+    assert (str(IPv4Address(slots[0])), str(IPv4Address(slots[-1]))) == (first, last)
+
+
+def test_a_pool_gives_each_of_its_addresses_once_and_then_none() -> None:
+    pool = AddressPool("10.64.0.0/27")
+    given = []
+    for turn in range(27):
+        given.append(pool.pick(f"l-{turn}"))
+        pool.take(given[-1])
+    assert sorted(int(IPv4Address(address)) for address in given) == list(
+        slot_addresses("10.64.0.0/27")
+    )
+    assert pool.pick("l-27") == ""
+    pool.give(given[3])
+    assert pool.pick("l-27") == given[3]
 
 
 # Order, reservation, back-fill

@@ -144,10 +144,13 @@ if own_config:
     load_subconfig(own_config)  # noqa: F821
 
 # An environment is the same software in sessions as in jobs.
-if "environments" in c.NimbusHub and "environment_bins" not in c.NimbusLocalSpawner:
-    c.NimbusLocalSpawner.environment_bins = {
-        name: given["bin"] for name, given in dict(c.NimbusHub.environments).items()
-    }
+environments = dict(c.NimbusHub.environments) if "environments" in c.NimbusHub else {}
+bins = {name: given["bin"] for name, given in environments.items() if given.get("bin")}
+images = {name: given["image"] for name, given in environments.items() if given.get("image")}
+if bins and "environment_bins" not in c.NimbusLocalSpawner:
+    c.NimbusLocalSpawner.environment_bins = bins
+if images and "environment_images" not in c.NimbusDockerSpawner:
+    c.NimbusDockerSpawner.environment_images = images
 
 # Who shares an account shares everything: users whom this hub could not keep apart are refused
 # now, and not only when they start a session.

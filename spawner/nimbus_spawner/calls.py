@@ -61,16 +61,25 @@ async def insist(attempt: Callable[[], Awaitable[T]], seconds: float) -> T:
             await asyncio.sleep(0.3)
 
 
-def deliver(client: Client, lease_id: str, reason: str) -> asyncio.Task[None]:
-    """Start telling the service that a session is gone, again and again until it heard."""
-    task = asyncio.create_task(_deliver(client, lease_id, reason))
+def deliver(
+    client: Client, lease_id: str, reason: str, after: Awaitable[None] | None = None
+) -> asyncio.Task[None]:
+    """Start telling the service that a session is gone, again and again until it heard.
+
+    With ``after``, once that is done.
+    """
+    task = asyncio.create_task(_deliver(client, lease_id, reason, after))
     # The spawner is dropped when its server has stopped; the news must get through.
     _deliveries.add(task)
     task.add_done_callback(_deliveries.discard)
     return task
 
 
-async def _deliver(client: Client, lease_id: str, reason: str) -> None:
+async def _deliver(
+    client: Client, lease_id: str, reason: str, after: Awaitable[None] | None
+) -> None:
+    if after is not None:
+        await after
     pause = 0.2
     while True:
         try:

@@ -22,7 +22,8 @@ from traitlets import Dict, Float, Unicode, default
 
 from nimbus_hub.up.account import own_home, own_name
 from nimbus_hub.up.processes import ProcessRecord
-from nimbus_spawner.spawner import NimbusSpawner, refused
+from nimbus_spawner.refused import refused
+from nimbus_spawner.spawner import NimbusSpawner
 
 __all__ = ["NimbusLocalSpawner", "end_processes", "marked", "refusal"]
 

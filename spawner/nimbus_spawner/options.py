@@ -7,7 +7,7 @@ the first size.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from nimbus_hub.errors import InvalidRequest
@@ -70,9 +70,15 @@ class SessionOptions:
     gang: GangOptions | None = None
 
     @classmethod
-    def parse(cls, user_options: Mapping[str, object]) -> SessionOptions:
-        """Read options; raise InvalidRequest with a sentence for the first that is wrong."""
-        given = {name: _text(name, value) for name, value in user_options.items()}
+    def parse(
+        cls, user_options: Mapping[str, object], others: Collection[str] = ()
+    ) -> SessionOptions:
+        """Read options; raise InvalidRequest with a sentence for the first that is wrong.
+
+        Those named in ``others`` are left to whom they are for.
+        """
+        chosen = {name: value for name, value in user_options.items() if name not in others}
+        given = {name: _text(name, value) for name, value in chosen.items()}
         unknown = sorted(set(given) - set(_FIELDS))
         if unknown:
             raise InvalidRequest(

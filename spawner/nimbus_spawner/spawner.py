@@ -11,7 +11,7 @@ The lease's id is part of the spawner's state, so a restarted hub goes on with i
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Mapping
 from contextlib import suppress
 from functools import partial
 from inspect import isawaitable
@@ -24,7 +24,7 @@ from traitlets import Float, Unicode, default, validate
 
 from nimbus_hub.client.client import Client
 from nimbus_hub.client.resources import Lease
-from nimbus_hub.errors import Forbidden, Impossible, InvalidRequest, NimbusError
+from nimbus_hub.errors import Impossible, NimbusError
 from nimbus_hub.model.quantities import parse_duration
 from nimbus_spawner.calls import call, call_waiting, deliver, insist, service
 from nimbus_spawner.ended import ended_notice, ending_notice, how_it_ended
@@ -39,8 +39,9 @@ from nimbus_spawner.grant import (
 from nimbus_spawner.options import SessionOptions, options_from_form
 from nimbus_spawner.progress import ProgressLog, waiting_message
 from nimbus_spawner.ready import answers, origin
+from nimbus_spawner.refused import refused, status_of
 
-__all__ = ["NimbusSpawner", "refused"]
+__all__ = ["NimbusSpawner"]
 
 _LONG_POLL_SECONDS = 10
 _RESTART_SECONDS = 20.0
@@ -72,6 +73,8 @@ class NimbusSpawner(Spawner):  # type: ignore[misc]
     ).tag(config=True)
 
     lease_id = Unicode("", help="The lease this session holds, or nothing.")
+    own_options = frozenset[str]()
+    """Names of user options that the spawner this is mixed into reads itself."""
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -109,7 +112,7 @@ class NimbusSpawner(Spawner):  # type: ignore[misc]
         return lambda spawner, user_options: None
 
     @property
-    def client(self) -> Client:
+    def nimbus(self) -> Client:
         """Return the client of the Nimbus service, with the spawner's token."""
         return service(self.service_url.rstrip("/"), self.service_token)
 
@@ -120,7 +123,7 @@ class NimbusSpawner(Spawner):  # type: ignore[misc]
         notice = str(await self.ended_notice())
         try:
             options, hosts = await asyncio.gather(
-                call(self.client.options, owner=self.user.name), call(self.client.hosts)
+                call(self.nimbus.options, owner=self.user.name), call(self.nimbus.hosts)
             )
         except NimbusError as error:
             return unavailable_form(error.message, notice)
@@ -133,7 +136,7 @@ class NimbusSpawner(Spawner):  # type: ignore[misc]
         """
         try:
             ended = await call(
-                self.client.leases,
+                self.nimbus.leases,
                 state="ended",
                 kind="session",
                 owner=self.user.name,
@@ -151,7 +154,7 @@ class NimbusSpawner(Spawner):  # type: ignore[misc]
         reason, is_ending = "", self.pending == "stop"
         if self.lease_id and not is_ending:
             try:
-                lease = await call(self.client.lease, self.lease_id)
+                lease = await call(self.nimbus.lease, self.lease_id)
             except NimbusError:
                 return Markup("")
             reason, is_ending = lease.reason, lease.state == "expiring" or lease.is_ended
@@ -170,17 +173,17 @@ class NimbusSpawner(Spawner):  # type: ignore[misc]
         self._is_starting = True
         self._end_reason = ""
         try:
-            chosen = SessionOptions.parse(self.user_options)
+            chosen = SessionOptions.parse(self.user_options, self.own_options)
             lease = self._lease = await self._hold_lease(chosen)
             await self._ask_for_gang(chosen, lease)
             self._progress.tell(50, f"Granted on {lease.slots[0].host}; starting JupyterLab ...")
             address = await self.launch()
             await self._answering(address)
             self._progress.tell(90, "JupyterLab answers.")
-            await insist(partial(call, self.client.activate, lease.id), _RESTART_SECONDS)
+            await insist(partial(call, self.nimbus.activate, lease.id), _RESTART_SECONDS)
         except NimbusError as error:
             self._end_reason = f"the start failed: {error.message}"
-            raise refused(error.message, error.code, _status(error)) from None
+            raise refused(error.message, error.code, status_of(error)) from None
         except SpawnException as error:
             self._end_reason = f"the start failed: {error.message.splitlines()[0]}"
             raise
@@ -212,14 +215,15 @@ class NimbusSpawner(Spawner):  # type: ignore[misc]
         if status is not None and self._is_starting and self._lease is None:
             return None
         if status is not None and not self._end_reason:
-            self._end_reason = how_it_ended(status)
+            self._end_reason = self.how_it_ended(status)
         return status
 
     async def run_post_stop_hook(self) -> None:
         """Release the lease: the server is gone, by whatever way."""
         lease_id, self.lease_id, self._lease = self.lease_id, "", None
         if lease_id:
-            news = deliver(self.client, lease_id, self._end_reason or "the session has ended")
+            reason = self._end_reason or "the session has ended"
+            news = deliver(self.nimbus, lease_id, reason, after=self.remains())
             await asyncio.wait((news,), timeout=_DELIVERY_SECONDS)
         found = super().run_post_stop_hook()
         if isawaitable(found):
@@ -269,6 +273,17 @@ class NimbusSpawner(Spawner):  # type: ignore[misc]
         while await self.poll() is None:  # noqa: ASYNC110 - nothing tells us
             await asyncio.sleep(1)
 
+    def how_it_ended(self, status: int) -> str:
+        """Return the reason for a server that ended by itself; spawners may know more."""
+        return how_it_ended(status)
+
+    def remains(self) -> Awaitable[None] | None:
+        """Return what ends the rest of a session, before its lease is released; here nothing."""
+        return None
+
+    async def end_leftover(self, lease: Lease) -> None:
+        """End what a start that was cut off has left, before its lease is released."""
+
     def last_lines(self) -> str:
         """Return the last lines of the server's log, if the spawner has it."""
         return ""
@@ -286,13 +301,13 @@ class NimbusSpawner(Spawner):  # type: ignore[misc]
     async def _hold_lease(self, chosen: SessionOptions) -> Lease:
         """Return a granted lease; the one of an earlier start that was cut off is released."""
         options = await insist(
-            partial(call, self.client.options, owner=self.user.name), _RESTART_SECONDS
+            partial(call, self.nimbus.options, owner=self.user.name), _RESTART_SECONDS
         )
         request = session_request(chosen, options, self.user.name, self.name, self.patience)
         question = gang_question(chosen, request["wishes"])
         if question is not None:
             with suppress(Impossible):  # The session is good without it, which is said later.
-                await insist(partial(call, self.client.plan, question), _RESTART_SECONDS)
+                await insist(partial(call, self.nimbus.plan, question), _RESTART_SECONDS)
         await self._release_leftovers()
         self._progress.tell(5, "Asking for a lease ...")
         return await self._granted(await self._request(request))
@@ -303,14 +318,14 @@ class NimbusSpawner(Spawner):  # type: ignore[misc]
         if request is None:
             return
         try:
-            gang = await call(self.client.request_gang, request)
+            gang = await call(self.nimbus.request_gang, request)
         except NimbusError as error:
             self._progress.tell(45, f"No debug gang: {error.message}")
         else:
             self._progress.tell(45, f"Asked for debug gang {gang.lease.id}; %nimbus_debug tells.")
 
     async def _request(self, request: SessionRequest) -> Lease:
-        asked = asyncio.ensure_future(call(self.client.request_lease, **request))
+        asked = asyncio.ensure_future(call(self.nimbus.request_lease, **request))
         try:
             lease = await asyncio.shield(asked)
         except asyncio.CancelledError:
@@ -322,7 +337,7 @@ class NimbusSpawner(Spawner):  # type: ignore[misc]
 
     def _give_back(self, asked: asyncio.Future[Lease]) -> None:
         if not asked.cancelled() and asked.exception() is None:
-            deliver(self.client, asked.result().id, "the start was cancelled")
+            deliver(self.nimbus, asked.result().id, "the start was cancelled")
 
     async def _granted(self, lease: Lease) -> Lease:
         while lease.state == "queued":
@@ -336,7 +351,7 @@ class NimbusSpawner(Spawner):  # type: ignore[misc]
     async def _changed(self, lease: Lease) -> Lease:
         look = partial(
             call_waiting,
-            self.client.lease,
+            self.nimbus.lease,
             lease.id,
             after=lease.version,
             timeout=_LONG_POLL_SECONDS,
@@ -345,13 +360,14 @@ class NimbusSpawner(Spawner):  # type: ignore[misc]
 
     async def _release_leftovers(self) -> None:
         live = await call(
-            self.client.leases, state="live", kind="session", owner=self.user.name, name=self.name
+            self.nimbus.leases, state="live", kind="session", owner=self.user.name, name=self.name
         )
         for lease in live:
             if lease.name == self.name:
                 self.log.warning("Releasing lease %s of a start that was cut off", lease.id)
+                await self.end_leftover(lease)
                 await call(
-                    self.client.release,
+                    self.nimbus.release,
                     lease.id,
                     reason="left over from a start that was cut off",
                     is_stopped=True,
@@ -369,7 +385,7 @@ class NimbusSpawner(Spawner):  # type: ignore[misc]
             while not await answers(session, url):
                 status = await self.poll()
                 if status is not None:
-                    raise self._broken(how_it_ended(status))
+                    raise self._broken(self.how_it_ended(status))
                 if asyncio.get_running_loop().time() > deadline:
                     raise self._broken(
                         f"the session's server does not answer after {self.server_timeout:g} s"
@@ -379,22 +395,3 @@ class NimbusSpawner(Spawner):  # type: ignore[misc]
     def _broken(self, what: str) -> SpawnException:
         last = self.last_lines()
         return refused(f"{what}:\n{last}" if last else what, "server-ended", 500)
-
-
-def refused(message: str, reason: str, status_code: int) -> SpawnException:
-    """Return an exception that JupyterHub shows to people as its message, without a traceback."""
-    text = Markup.escape(message)
-    html = Markup('<span class="nimbus-refused" style="white-space: pre-wrap">{}</span>').format(
-        text
-    )
-    found = SpawnException(message, reason=reason, message_html=html, status_code=status_code)
-    # The form and the progress page look for these names, the error page for those above.
-    found.jupyterhub_message = message
-    found.jupyterhub_html_message = html
-    return found
-
-
-def _status(error: NimbusError) -> int:
-    if isinstance(error, Forbidden):
-        return 403
-    return 400 if isinstance(error, InvalidRequest) else 503

@@ -156,9 +156,13 @@ def test_a_hub_of_one_account_refuses_other_names_at_its_start(load, monkeypatch
 
 
 def test_sessions_run_in_the_environments_of_jobs(load):
-    found = load("c.NimbusHub.environments = {'torch': {'bin': '/opt/torch/bin'}}")
+    torch = {"bin": "/opt/torch/bin", "image": "torch:2.13"}
+    found = load(f"c.NimbusHub.environments = {{'torch': {torch}, 'xgb': {{'image': 'xgb:3'}}}}")
     assert found.NimbusLocalSpawner.environment_bins == {"torch": "/opt/torch/bin"}
-    assert "environment_bins" not in load("").NimbusLocalSpawner
+    assert found.NimbusDockerSpawner.environment_images == {"torch": "torch:2.13", "xgb": "xgb:3"}
+    nothing = load("")
+    assert "environment_bins" not in nothing.NimbusLocalSpawner
+    assert "environment_images" not in nothing.NimbusDockerSpawner
 
 
 def test_stop_all_ends_what_is_in_the_database_of_the_persons_own_configuration(state, tmp_path):

@@ -27,7 +27,7 @@ JLPM     = cd labextension && PATH="$(abspath $(BIN)):$(NODE_BIN):$$PATH" jlpm
 
 .DEFAULT_GOAL := help
 .PHONY: help run dev test test-unit test-contract test-service test-simulation test-hub \
-        test-frameworks test-browser test-wheel test-lab check bench bench-frameworks bench-scheduler stop-all clean
+        test-frameworks test-docker test-browser test-wheel test-lab check bench bench-frameworks bench-scheduler stop-all clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -63,6 +63,9 @@ test-browser: $(STAMPS)/dev $(STAMPS)/lab ## the whole way in Chromium
 test-frameworks: $(STAMPS)/dev ## every framework trains for real, in an environment of its own
 	$(BIN)/python -m tests.frameworks.environments
 	$(BIN)/pytest -s tests/frameworks $(ARGS)
+
+test-docker: $(STAMPS)/dev $(STAMPS)/lab ## containers on a real engine, and on several hosts
+	$(BIN)/pytest tests/docker $(ARGS)
 
 test-wheel: $(STAMPS)/dev $(STAMPS)/lab ## the built wheel in a fresh environment
 	$(BIN)/pytest tests/wheel $(ARGS)

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from nimbus_spawner.docker import NimbusDockerSpawner
 from nimbus_spawner.local import NimbusLocalSpawner
 from nimbus_spawner.spawner import NimbusSpawner
 from prometheus_client import Metric
@@ -33,6 +34,7 @@ SETTINGS: dict[type[Configurable], str] = {
     NimbusHub: "The service",
     NimbusSpawner: "Sessions",
     NimbusLocalSpawner: "Sessions on this machine",
+    NimbusDockerSpawner: "Sessions in containers",
     OwnerAuthenticator: "Log-in of the embedded hub",
 }
 
@@ -51,6 +53,8 @@ hosts:
 CLUSTER_KEYS: dict[str, dict[str, tuple[str, str]]] = {
     "": {
         "hosts": ("none", "the machines, a list"),
+        "engines": ("none", "Docker engines, each one host, a list"),
+        "swarms": ("none", "Docker Swarms, whose nodes are hosts, a list"),
         "datacenters": ("none", "the sites, a list; if given, every host must be in one of them"),
         "links": ("none", "how fast data moves between two datacenters, a list"),
         "bandwidth": ("1Gbit", "the same between those without a link"),
@@ -79,6 +83,32 @@ CLUSTER_KEYS: dict[str, dict[str, tuple[str, str]]] = {
         "model": ("", "like `A100`; must be given"),
         "count": ("1", "how many"),
         "memory": ("unknown", "of each device, like `40G`"),
+    },
+    "engines": {
+        "host": ("", "what the host is called; must be given and differ from the others"),
+        "endpoint": (
+            "",
+            "`unix:///var/run/docker.sock`, `tcp://10.0.0.5:2376` or `ssh://user@gpu-1`; must be "
+            "given",
+        ),
+        "tls": ("none", "directory with ca.pem, cert.pem and key.pem; tcp needs it"),
+        "address": ("that of a tcp endpoint", "IPv4 address that other hosts reach it at"),
+        "datacenter": ("default", "a gang never spans two"),
+        "rack": ("that label of the engine", "hosts of one rack are near to each other"),
+        "labels": ("none", "names and values, over those of the engine"),
+        "network": ("bridge", "`bridge`, `host` or the name of an attachable overlay"),
+        "subnet": ("one that is free", "addresses of the network, like `10.64.0.0/16`"),
+    },
+    "swarms": {
+        "datacenter": ("", "the one that its nodes are in; must be given, a Swarm has its own"),
+        "manager": ("", "endpoint of a manager; must be given"),
+        "tls": ("none", "directory with ca.pem, cert.pem and key.pem, for it and for all nodes"),
+        "engine": (
+            "tcp://{address}:2376",
+            "endpoint of each node; `{address}` and `{hostname}` are the node's",
+        ),
+        "network": ("nimbus", "attachable overlay, made if it is not there; or `host`"),
+        "subnet": ("10.64.0.0/16", "addresses of the overlay if it has to be made"),
     },
     "datacenters": {
         "name": ("", "must be given and differ from the others"),
@@ -195,9 +225,19 @@ def configuration() -> str:
 def settings(cls: type[Configurable], title: str) -> Iterable[str]:
     """Yield the section about a class's own settings."""
     yield from ("", f"## {title}: `c.{cls.__name__}`", "")
-    traits = sorted(cls.class_own_traits(config=True).items())
+    traits = sorted(own_traits(cls).items())
     rows = [(f"`{name}`", default_text(trait), sentence(trait.help)) for name, trait in traits]
     yield from table(("Setting", "Default", "Meaning"), rows)
+
+
+def own_traits(cls: type[Configurable]) -> dict[str, Any]:
+    """Return a class's own settings, and those of its bases of ours that have no section."""
+    bases = [base for base in cls.__mro__ if base.__module__.startswith("nimbus_")]
+    found: dict[str, Any] = {}
+    for base in bases:
+        if base is cls or (issubclass(base, Configurable) and base not in SETTINGS):
+            found |= base.class_own_traits(config=True)
+    return found
 
 
 def default_text(trait: Any) -> str:

@@ -13,7 +13,7 @@ import os
 import secrets
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, cast
@@ -33,7 +33,6 @@ from nimbus_hub.api.services import Services
 from nimbus_hub.control.cluster_file import ClusterFile
 from nimbus_hub.control.control import Control
 from nimbus_hub.control.draining import NoSessions, drain
-from nimbus_hub.control.inventory import LOCAL
 from nimbus_hub.control.notices import Notices
 from nimbus_hub.control.sessions import Sessions
 from nimbus_hub.control.settings import (
@@ -45,21 +44,23 @@ from nimbus_hub.control.settings import (
     read_timeout,
     read_warnings,
 )
+from nimbus_hub.control.tokens import kept_secret
 from nimbus_hub.errors import NimbusError
 from nimbus_hub.executors.jupyterhub import HubSessions
-from nimbus_hub.executors.local import LocalExecutor
+from nimbus_hub.executors.registry import EXECUTOR_NAMES, Executors
+from nimbus_hub.model.cluster import Cluster
 from nimbus_hub.model.lease import LeaseKind
 from nimbus_hub.model.policy import LeasePolicy, LeaseRule
 from nimbus_hub.model.quantities import parse_duration, parse_memory
-from nimbus_hub.model.text import one_line
 from nimbus_hub.notifiers.registry import read_notifiers
+from nimbus_hub.service_log import log_request, start_logging
 from nimbus_hub.steady_clock import SteadyClock
 from nimbus_hub.store.sent import Sent
 from nimbus_hub.store.snapshots import SnapshotStore
 from nimbus_hub.store.store import Store
 from nimbus_hub.web.home import page_routes
 
-__all__ = ["NimbusHub", "OneLine", "end_everything", "main"]
+__all__ = ["NimbusHub", "end_everything", "main"]
 
 log = logging.getLogger(__name__)
 
@@ -103,7 +104,14 @@ class NimbusHub(Application):
     environments = Dict(
         {},
         help="Software that sessions and jobs run in: name to {'bin': directory of its programs, "
-        "'description': text}; by default the service's own, named 'default'",
+        "'image': its image on Docker hosts, 'description': text}; by default the service's own, "
+        "named 'default'",
+    ).tag(config=True)
+    containers = Dict(
+        {},
+        help="What all containers of jobs have: 'user' ('1000:1000'), 'mounts' (a list of "
+        "{'source', 'target', 'read_only'}; {owner} is the owner), 'read_only' (environments whose "
+        "root cannot be written), 'ulimits', 'registries' (name to {'username', 'password'})",
     ).tag(config=True)
     sizes = List(
         [dict(size) for size in SIZES],
@@ -201,10 +209,7 @@ class NimbusHub(Application):
 
     def start(self) -> None:
         """Serve until told to end."""
-        handler = logging.StreamHandler()
-        handler.setFormatter(OneLine("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-        logging.basicConfig(level=cast("int", self.log_level), handlers=[handler])
-        logging.getLogger("httpx").setLevel(logging.WARNING)
+        start_logging(cast("int", self.log_level))
         asyncio.run(self.serve())
 
     async def serve(self) -> None:
@@ -215,11 +220,11 @@ class NimbusHub(Application):
         hub = HubOAuth.instance(cache_max_age=self.token_cache_seconds)
         sessions = HubSessions(hub.api_url, hub.api_token)
         control = self.control(sessions)
+        await self._executors.prepare()
         await control.reconciler.prepare()
         await control.meter.prepare()
         acting = asyncio.create_task(control.reconciler.run())
-        following = control.inventory.follow_file(control.reconciler.wake)
-        others = (following, self._notices(control).run(), control.meter.run())
+        others = (*self._following(control), self._notices(control).run(), control.meter.run())
         tasks = [acting, *map(asyncio.create_task, others)]
         server = self._listen(control, hub)
         try:
@@ -234,8 +239,17 @@ class NimbusHub(Application):
             await asyncio.gather(*tasks, return_exceptions=True)
             await control.meter.close()
             await sessions.close()
-            await self._executor.close()
+            await self._executors.close()
             control.close()
+
+    async def drain(self, reason: str) -> None:
+        """End every lease and job, while no hub runs."""
+        control = self.control(NoSessions())
+        await self._executors.prepare()
+        try:
+            await drain(control, reason)
+        finally:
+            await self._executors.close()
 
     @property
     def token_cache_seconds(self) -> int:
@@ -253,17 +267,19 @@ class NimbusHub(Application):
         clock = SteadyClock(store.last_beat() if store.leases(is_live=True, limit=1) else None)
         snapshots = SnapshotStore(state / "snapshots", parse_memory(self.snapshot_limit))
         environments = self._environments()
-        self._executor = LocalExecutor(
+        self._executors = Executors(
             state,
-            {name: Path(given["bin"]) for name, given in environments.items()},
+            environments,
             snapshots,
+            lambda: cluster_file.cluster if cluster_file else Cluster(),
             cpu_overcommit=self.cpu_overcommit,
+            containers=self.containers,
             seen=clock.seen,
         )
         snapshots.remove_leftovers()
         settings = Settings(
             api_url=os.environ.get("NIMBUS_API_URL", f"http://127.0.0.1:8000{_DEFAULT_PREFIX}"),
-            job_token_secret=_kept_secret(state / "secrets" / "job_tokens"),
+            job_token_secret=kept_secret(state / "secrets" / "job_tokens"),
             environments={
                 name: given.get("description", "") for name, given in environments.items()
             },
@@ -279,7 +295,8 @@ class NimbusHub(Application):
         return Control(
             store=store,
             snapshots=snapshots,
-            executors=[self._executor],
+            executors=self._executors.all,
+            executor_names=EXECUTOR_NAMES,
             sessions=sessions,
             settings=settings,
             clock=clock,
@@ -287,11 +304,20 @@ class NimbusHub(Application):
             cluster_file=cluster_file,
         )
 
+    def _following(self, control: Control) -> tuple[Coroutine[Any, Any, None], ...]:
+        inventory, wake = control.inventory, control.reconciler.wake
+
+        def on_file() -> None:
+            self._executors.note_change()
+            wake()
+
+        return inventory.follow_file(on_file), inventory.follow_hosts(self._executors.changed, wake)
+
     def _cluster_file(self) -> ClusterFile | None:
         if not self.cluster_file:
             return None
         sizes = [size.name for size in read_sizes(self.sizes)]
-        return ClusterFile(Path(self.cluster_file), [LOCAL], sizes)
+        return ClusterFile(Path(self.cluster_file), EXECUTOR_NAMES, sizes)
 
     def _environments(self) -> dict[str, dict[str, str]]:
         own = {
@@ -338,20 +364,12 @@ class NimbusHub(Application):
             openapi=description(),
             template_path=str(Path(__file__).parent / "web" / "templates"),
             cookie_secret=secrets.token_bytes(32),
-            log_function=_log_request,
+            log_function=log_request,
         )
         server = HTTPServer(web, xheaders=True)
         server.listen(url.port or 8001, url.hostname or "127.0.0.1")
         log.info("Nimbus listens at %s%s", url.geturl().rstrip("/"), prefix)
         return server
-
-
-class OneLine(logging.Formatter):
-    """Writes each record as one line, whatever names and reasons are in it."""
-
-    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
-        """Return the record's line; a traceback follows it as it is."""
-        return one_line(super().formatMessage(record))
 
 
 def end_everything(state_dir: Path, config_file: str, reason: str) -> None:
@@ -361,24 +379,7 @@ def end_everything(state_dir: Path, config_file: str, reason: str) -> None:
     """
     app = NimbusHub()
     app.initialize([f"--state={state_dir}", f"--config={config_file}"])
-    asyncio.run(drain(app.control(NoSessions()), reason))
-
-
-def _kept_secret(path: Path) -> bytes:
-    """Return the secret kept in a file, made at the first time for the owner alone."""
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except FileExistsError:
-        return path.read_bytes()
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(secrets.token_bytes(32))
-    return path.read_bytes()
-
-
-def _log_request(handler: Any) -> None:
-    if handler.get_status() >= 500:
-        log.error("%s %s: %d", handler.request.method, handler.request.path, handler.get_status())
+    asyncio.run(app.drain(reason))
 
 
 def main() -> None:

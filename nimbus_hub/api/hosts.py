@@ -10,7 +10,7 @@ from nimbus_hub.control.capacity import host_uses
 from nimbus_hub.model.host import Host
 from nimbus_hub.model.lease import Lease
 
-__all__ = ["DrainHandler", "HostsBase", "HostsHandler", "UndrainHandler"]
+__all__ = ["CheckHandler", "DrainHandler", "HostsBase", "HostsHandler", "UndrainHandler"]
 
 
 class HostsBase(ApiHandler):
@@ -45,6 +45,21 @@ class HostsHandler(HostsBase):
                 cluster_file_error=inventory.file_error if self.caller.is_admin else "",
             )
         )
+
+
+class CheckHandler(ApiHandler):
+    """What works on a host."""
+
+    operations = {"get": Operation("Look what works on a host", Scope.ADMIN, schemas.HostCheckList)}
+
+    async def get(self, name: str) -> None:
+        """Look now at what works on a host and what is missing."""
+        found = await self.services.control.inventory.check(name)
+        items = [
+            schemas.HostCheck(name=e.name, is_ok=e.is_ok, text=e.text, remedy=e.remedy)
+            for e in found
+        ]
+        self.reply(schemas.HostCheckList(items=items))
 
 
 class DrainHandler(HostsBase):

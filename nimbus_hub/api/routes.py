@@ -12,7 +12,7 @@ from nimbus_hub.api.files import FileHandler, FilesHandler
 from nimbus_hub.api.gangs import GangHandler, GangsHandler
 from nimbus_hub.api.handler import ApiHandler
 from nimbus_hub.api.health import HealthHandler, MetricsHandler
-from nimbus_hub.api.hosts import DrainHandler, HostsHandler, UndrainHandler
+from nimbus_hub.api.hosts import CheckHandler, DrainHandler, HostsHandler, UndrainHandler
 from nimbus_hub.api.jobs import (
     InputHandler,
     JobHandler,
@@ -45,6 +45,7 @@ ROUTES: dict[str, type[ApiHandler]] = {
     "/openapi.json": OpenApiHandler,
     "/api/v1/options": OptionsHandler,
     "/api/v1/hosts": HostsHandler,
+    "/api/v1/hosts/{name}/check": CheckHandler,
     "/api/v1/hosts/{name}/drain": DrainHandler,
     "/api/v1/hosts/{name}/undrain": UndrainHandler,
     "/api/v1/gpus": GpusHandler,

@@ -20,6 +20,8 @@ __all__ = [
     "Group",
     "Health",
     "Host",
+    "HostCheck",
+    "HostCheckList",
     "HostList",
     "Job",
     "JobList",
@@ -359,6 +361,21 @@ class Host(Response):
     memory_bytes: int
     memory_free_bytes: int
     gpus: list[Gpu]
+
+
+class HostCheck(Response):
+    """What was found on a host, and what to do about it if it is not as it must be."""
+
+    name: str
+    is_ok: bool
+    text: str
+    remedy: str
+
+
+class HostCheckList(Response):
+    """What works on a host."""
+
+    items: list[HostCheck]
 
 
 class HostList(Response):

@@ -1,4 +1,4 @@
-"""``nimbus hosts``: what there is and what of it is free; draining a host and back."""
+"""``nimbus hosts``: what there is and what of it is free; checking and draining a host."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import click
 
 from nimbus_hub.cli.command import Command, Group, connect, json_option
 from nimbus_hub.cli.output import print_json, print_table, say
-from nimbus_hub.client import Gpu, Host
+from nimbus_hub.client import Gpu, Host, HostCheck
 from nimbus_hub.errors import InvalidRequest
 from nimbus_hub.model.quantities import format_cpus, format_memory
 
@@ -20,13 +20,34 @@ _COLUMNS = ("HOST", "STATE", "FREE CPUS", "FREE MEMORY", "FREE GPUS", "DATACENTE
 @json_option
 @click.pass_context
 def hosts(ctx: click.Context, verbose: bool, as_json: bool) -> None:
-    """List the hosts and what of them is free; with a command: drain one, and back."""
+    """List the hosts and what of them is free; with a command: check one, drain it, and back."""
     if ctx.invoked_subcommand is None:
         _list(ctx, verbose, as_json)
     elif verbose or as_json:
         raise InvalidRequest(
             f"options go after the command: hosts {ctx.invoked_subcommand} --json HOST"
         )
+
+
+@hosts.command("check", cls=Command)
+@click.argument("names", metavar="[HOST]...", nargs=-1)
+@json_option
+@click.pass_context
+def check(ctx: click.Context, names: tuple[str, ...], as_json: bool) -> None:
+    """Look what works on hosts and what is missing, with remedies; without names on all.
+
+    Exits with 1 if something is missing.
+    """
+    client = connect(ctx)
+    names = names or tuple(host.name for host in client.hosts())
+    found = {name: client.check_host(name) for name in names}
+    if as_json:
+        print_json(found)
+    else:
+        rows = [_check_row(name, each) for name, own in found.items() for each in own]
+        print_table(("HOST", "CHECK", "", "FOUND", "REMEDY"), rows, "no hosts")
+    if not all(each.is_ok for own in found.values() for each in own):
+        ctx.exit(1)
 
 
 @hosts.command("drain", cls=Command)
@@ -66,6 +87,10 @@ def _list(ctx: click.Context, verbose: bool, as_json: bool) -> None:
         for host in found.items
     ]
     print_table([*columns, *(["REASON"] if has_reasons else [])], rows, "no hosts")
+
+
+def _check_row(host: str, found: HostCheck) -> tuple[str, ...]:
+    return host, found.name, "ok" if found.is_ok else "MISSING", found.text, found.remedy
 
 
 def _row(host: Host) -> tuple[str, ...]:

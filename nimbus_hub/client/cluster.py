@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from nimbus_hub.client.decoding import decode, decode_items
-from nimbus_hub.client.resources import Host, HostList
+from nimbus_hub.client.resources import Host, HostCheck, HostList
 from nimbus_hub.client.transport import Transport
 
 if TYPE_CHECKING:
@@ -49,6 +49,10 @@ class ClusterCalls:
     def undrain(self, host: str) -> Host:
         """Let a drained host take new slots again (administrators)."""
         return self._tell(host, "undrain", {})
+
+    def check_host(self, host: str) -> tuple[HostCheck, ...]:
+        """Return what works on a host and what is missing, looked at now (administrators)."""
+        return decode_items(HostCheck, self._ask(f"hosts/{quote(host, safe='')}/check"))
 
     def gpus(self) -> tuple[GpuPool, ...]:
         """Return the GPUs by model and datacenter, and who holds them."""

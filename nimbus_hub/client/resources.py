@@ -18,6 +18,7 @@ __all__ = [
     "Group",
     "Health",
     "Host",
+    "HostCheck",
     "HostList",
     "Job",
     "Lease",
@@ -354,6 +355,16 @@ class Host:
     memory_bytes: int
     memory_free_bytes: int
     gpus: tuple[Gpu, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class HostCheck:
+    """What was found on a host, and what to do about it if it is not as it must be."""
+
+    name: str
+    is_ok: bool
+    text: str
+    remedy: str
 
 
 @dataclass(frozen=True, slots=True)

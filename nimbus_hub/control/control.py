@@ -13,7 +13,7 @@ from nimbus_hub.control.cluster_file import ClusterFile
 from nimbus_hub.control.files import Files
 from nimbus_hub.control.gangs import Gangs
 from nimbus_hub.control.granting import Granting
-from nimbus_hub.control.inventory import Inventory
+from nimbus_hub.control.inventory import LOCAL, Inventory
 from nimbus_hub.control.jobs import Jobs
 from nimbus_hub.control.leases import Leases
 from nimbus_hub.control.leftovers import Leftovers
@@ -48,6 +48,7 @@ class Control:
         store: Store,
         snapshots: SnapshotStore,
         executors: Sequence[Executor],
+        executor_names: Sequence[str] = (LOCAL,),
         sessions: Sessions,
         settings: Settings,
         clock: Clock,
@@ -61,7 +62,9 @@ class Control:
         self.bus = Bus()
         self.metrics = Metrics()
         self.records = Records(store, self.bus, clock)
-        self.inventory = Inventory(executors, file=cluster_file, records=self.records)
+        self.inventory = Inventory(
+            executors, names=executor_names, file=cluster_file, records=self.records
+        )
         self.metrics.follow_file(lambda: self.inventory.file_error)
         self._absences = Absences(self.inventory, clock, settings.host_patience)
         self._leftovers = Leftovers(

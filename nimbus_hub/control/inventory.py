@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from nimbus_hub.control.cluster_file import ClusterFile
 from nimbus_hub.control.host_merge import declared_over_found, marked, silenced
 from nimbus_hub.control.records import Records
 from nimbus_hub.errors import Conflict, InvalidRequest, NotFound, Unavailable
-from nimbus_hub.executors.base import Executor, OnChange
+from nimbus_hub.executors.base import Executor, HostChecker, OnChange
+from nimbus_hub.model.check import HostCheck
 from nimbus_hub.model.cluster import Cluster
 from nimbus_hub.model.host import Host, HostMark, HostState
 
@@ -122,6 +123,32 @@ class Inventory:
             except InvalidRequest as error:
                 log.error("hosts stay as they were: %s", error.message)
 
+    async def follow_hosts(
+        self, changed: Callable[[], Awaitable[None]], on_change: Callable[[], None]
+    ) -> None:
+        """Ask for the hosts again each time that ``changed`` returns, until cancelled."""
+        while True:
+            await changed()
+            try:
+                await self.refresh()
+            except InvalidRequest as error:
+                log.error("hosts stay as they were: %s", error.message)
+            else:
+                on_change()
+
+    async def check(self, name: str) -> tuple[HostCheck, ...]:
+        """Return what works on a host, looked at now; raise NotFound for no such host.
+
+        Raises Conflict for one of an executor that has nothing to check.
+        """
+        if name not in self._by_name:
+            raise NotFound(f"there is no host {name!r}; see: nimbus hosts")
+        executor = self.executor(name)
+        if not isinstance(executor, HostChecker):
+            kind = self._by_name[name].executor
+            raise Conflict(f"host {name} is of the executor {kind}, which has nothing to check")
+        return await executor.check_host(name)
+
     async def drain(self, name: str, reason: str, by: str) -> Host:
         """Have a host take nothing new until :meth:`undrain`; raise NotFound for none."""
         records = self._writable(name)
@@ -170,7 +197,9 @@ class Inventory:
         """Return what file and executors say; raise InvalidRequest for a name given twice."""
         merged = {host.name: (host, self._place(host.executor)) for host in self.cluster.hosts}
         is_local_declared = any(host.executor == LOCAL for host in self.cluster.hosts)
-        replaced = self._place(LOCAL) if is_local_declared else None
+        # Beside engines this machine is a host only if somebody says so.
+        has_engines = bool(self.cluster.engines or self.cluster.swarms)
+        replaced = self._place(LOCAL) if is_local_declared or has_engines else None
         found: set[str] = set()
         for place, hosts in answers.items():
             for host in hosts:

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import os
 import secrets
+from pathlib import Path
 
-__all__ = ["job_of_token", "job_token", "new_id"]
+__all__ = ["job_of_token", "job_token", "kept_secret", "new_id"]
 
 _ALPHABET = "abcdefghjkmnpqrstuvwxyz23456789"
 _LETTERS = 8
@@ -36,6 +38,18 @@ def job_of_token(secret: bytes, token: str) -> str | None:
         return None
     expected = _signature(secret, job_id)
     return job_id if hmac.compare_digest(signature.encode(), expected.encode()) else None
+
+
+def kept_secret(path: Path) -> bytes:
+    """Return the secret kept in a file, made at the first time for the owner alone."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        return path.read_bytes()
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(secrets.token_bytes(32))
+    return path.read_bytes()
 
 
 def _signature(secret: bytes, job_id: str) -> str:

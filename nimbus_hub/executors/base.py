@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 from datetime import datetime
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
+from nimbus_hub.model.check import HostCheck
 from nimbus_hub.model.file import FileList, FilePart
 from nimbus_hub.model.host import Host
 from nimbus_hub.model.replica import LogChunk, ReplicaSpec, ReplicaStatus, Usage
 
-__all__ = ["Executor", "OnChange"]
+__all__ = ["Executor", "HostChecker", "OnChange"]
 
 OnChange = Callable[[str], None]
 """Called with a replica's id, on the event loop, when its status may have changed."""
@@ -105,4 +106,13 @@ class Executor(Protocol):
 
     def watch(self, on_change: OnChange) -> None:
         """Call ``on_change`` from now on when a replica changed. A hint: it may be missed."""
+        ...
+
+
+@runtime_checkable
+class HostChecker(Protocol):
+    """An executor that can say what works on a host, beside whether it answers."""
+
+    async def check_host(self, name: str) -> tuple[HostCheck, ...]:
+        """Return what was looked at, now; a host that does not answer is one such fault."""
         ...

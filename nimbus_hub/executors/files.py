@@ -19,7 +19,7 @@ from nimbus_hub.executors.records import Record
 from nimbus_hub.model.file import FileList, FilePart, JobFile
 from nimbus_hub.replica import files
 
-__all__ = ["JobFiles"]
+__all__ = ["JobFiles", "answered", "find_own", "listed", "part", "read_own"]
 
 R = TypeVar("R")
 
@@ -40,11 +40,8 @@ class JobFiles:
         if not directory:
             return FileList(())
         if (account := record.account()) is None:
-            found, is_whole = _guarded(lambda: files.find(directory, path, limit))
-        else:
-            answer, _ = self._ask(account, directory, "list", path, str(limit))
-            found, is_whole = answer["files"], answer["is_whole"]
-        return FileList(tuple(_file(*each) for each in found), is_whole)
+            return find_own(directory, path, limit)
+        return listed(self._ask(account, directory, "list", path, str(limit))[0])
 
     def read(self, record: Record, path: str, offset: int, limit: int) -> FilePart:
         """Return bytes of a file; raise NotFound, or InvalidRequest for what is none."""
@@ -52,10 +49,9 @@ class JobFiles:
         if not directory:
             raise NotFound(f"there is no file {path}: the job has not started")
         if (account := record.account()) is None:
-            size, changed, data = _guarded(lambda: files.read(directory, path, offset, limit))
-            return FilePart(_file(path, size, changed), data)
+            return read_own(directory, path, offset, limit)
         answer, data = self._ask(account, directory, "read", path, str(offset), str(limit))
-        return FilePart(_file(path, answer["size"], answer["changed"]), data)
+        return part(path, answer, data)
 
     def heard_at(self, record: Record) -> datetime | None:
         """Return when a replica wrote last: output, or anything in its job's log directory."""
@@ -95,11 +91,38 @@ class JobFiles:
             raise InvalidRequest("a path must be without NUL characters") from None
         except (OSError, subprocess.SubprocessError) as error:
             raise Unavailable(f"the files in {directory} cannot be read: {error}") from error
-        line, _, data = done.stdout.partition(b"\n")
-        answer: dict[str, Any] = json.loads(line)
-        if "error" in answer:
-            raise _ERRORS.get(answer["error"], Unavailable)(answer["message"])
-        return answer, data
+        return answered(done.stdout)
+
+
+def find_own(directory: str, path: str, limit: int) -> FileList:
+    """Return files at or below a path in a job's directory that is the service's own."""
+    found, is_whole = _guarded(lambda: files.find(directory, path, limit))
+    return FileList(tuple(_file(*each) for each in found), is_whole)
+
+
+def read_own(directory: str, path: str, offset: int, limit: int) -> FilePart:
+    """Return bytes of a file in a job's directory that is the service's own."""
+    size, changed, data = _guarded(lambda: files.read(directory, path, offset, limit))
+    return FilePart(_file(path, size, changed), data)
+
+
+def answered(printed: bytes) -> tuple[dict[str, Any], bytes]:
+    """Return what the helper printed and its bytes; raise the error that it tells of."""
+    line, _, data = printed.partition(b"\n")
+    answer: dict[str, Any] = json.loads(line)
+    if "error" in answer:
+        raise _ERRORS.get(answer["error"], Unavailable)(answer["message"])
+    return answer, data
+
+
+def listed(answer: Mapping[str, Any]) -> FileList:
+    """Return the files that the helper lists."""
+    return FileList(tuple(_file(*each) for each in answer["files"]), answer["is_whole"])
+
+
+def part(path: str, answer: Mapping[str, Any], data: bytes) -> FilePart:
+    """Return the bytes that the helper has read."""
+    return FilePart(_file(path, answer["size"], answer["changed"]), data)
 
 
 def _guarded(call: Callable[[], R]) -> R:

@@ -84,6 +84,14 @@ class Record:
         """Write what the supervisor is to run."""
         self._save("spec.json", values)
 
+    def spec(self) -> dict[str, Any]:
+        """Return what was written to be run, nothing if nothing was."""
+        return self._load("spec.json") or {}
+
+    def write_status(self, state: ReplicaState, **values: Any) -> None:
+        """Record how it is, for one that has no supervisor to do so; an end is for `write_end`."""
+        self._save("status.json", {**(self._load("status.json") or {}), "state": state, **values})
+
     def write_stop(self, grace_seconds: float) -> None:
         """Write that it is to end; the supervisor looks for it before it starts anything."""
         self._save("stop.json", {"grace_seconds": grace_seconds})
@@ -119,22 +127,30 @@ class Record:
         """Tell whether somebody asked for the end."""
         return (self.path / "stop.json").exists()
 
+    def grace_seconds(self) -> float | None:
+        """Return the grace that was asked for, None if nobody asked for the end."""
+        grace: float | None = (self._load("stop.json") or {}).get("grace_seconds")
+        return grace
+
     def write_end(
-        self, reason: str, exit_code: int | None = None, state: ReplicaState = ReplicaState.EXITED
+        self,
+        reason: str,
+        exit_code: int | None = None,
+        state: ReplicaState = ReplicaState.EXITED,
+        ended_at: datetime | None = None,
+        **values: Any,
     ) -> ReplicaStatus:
         """Record an end that no supervisor has recorded; return what is recorded now."""
-        values = self._load("status.json") or {}
-        found = _status(values)
+        status = {**(self._load("status.json") or {}), **values}
+        found = _status(status)
         if found is not None and found.state.is_end:
             return found
-        now = SystemClock().now()
-        values.update(
-            state=str(state), exit_code=exit_code, reason=reason, ended_at=now.timestamp()
-        )
-        self._save("status.json", values)
-        status = _status(values)
-        assert status is not None
-        return status
+        moment = (ended_at or SystemClock().now()).timestamp()
+        status.update(state=str(state), exit_code=exit_code, reason=reason, ended_at=moment)
+        self._save("status.json", status)
+        ended = _status(status)
+        assert ended is not None
+        return ended
 
     def groups(self) -> tuple[Path, ...]:
         """Return the control groups it was put into."""

@@ -7,6 +7,8 @@ where JOB is the job's directory:
 - ``read PATH OFFSET LIMIT`` prints a line about a file, and bytes of it,
 - ``newest PATH`` prints when something last changed there.
 
+An empty UID, as in a container of that user's, is the account that it runs under.
+
 Each step of a path is opened by itself, without following links, after the rights of root are
 given up. The answer is JSON; an error is ``{"error": its kind, "message": a sentence}``.
 
@@ -48,9 +50,10 @@ class Refused(Exception):
 def main(arguments: "List[str]") -> int:
     """Become the account and answer."""
     uid, gid, groups, job, verb, path = arguments[1:7]
-    os.setgroups([int(group) for group in groups.split(",") if group])
-    os.setgid(int(gid))
-    os.setuid(int(uid))
+    if uid:
+        os.setgroups([int(group) for group in groups.split(",") if group])
+        os.setgid(int(gid))
+        os.setuid(int(uid))
     data = b""
     try:
         if verb == "list":

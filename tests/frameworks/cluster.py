@@ -59,11 +59,16 @@ class Trained:
 
 @dataclass
 class Cluster:
-    """A service in a process, with the environments that the tests name."""
+    """A service in a process, with the environments that the tests name.
+
+    With the ``endpoint`` of a Docker engine these are images, and all runs in ``containers``.
+    """
 
     state: Path
     environments: dict[str, str]
     packages: Path | None = None
+    endpoint: str = ""
+    containers: dict[str, object] = field(default_factory=dict)
     port: int = 0
     process: subprocess.Popen[bytes] | None = None
     client: Client = field(init=False)
@@ -74,7 +79,13 @@ class Cluster:
             with socket.socket() as free:
                 free.bind(("127.0.0.1", 0))
                 self.port = free.getsockname()[1]
-        told = {"state": str(self.state), "port": self.port, "environments": self.environments}
+        told = {
+            "state": str(self.state),
+            "port": self.port,
+            "environments": self.environments,
+            "endpoint": self.endpoint,
+            "containers": self.containers,
+        }
         command = [sys.executable, "-m", "tests.frameworks.serve", json.dumps(told)]
         own = {} if self.packages is None else {"PYTHONPATH": str(self.packages)}
         with (self.state / "service.log").open("ab") as log:

@@ -26,8 +26,13 @@ from tests.frameworks import environments
 __all__ = ["Engine", "engine"]
 
 _IMAGES = Path(__file__).parents[2] / "images"
-_BASES = {"caffe2": ("bullseye", "debian:bullseye-slim")}
+_BASES = {
+    "caffe2": ("bullseye", "debian:bullseye-slim"),
+    "python": ("bookworm", "debian:bookworm-slim"),
+}
 """The Debian release of each image's base, and its public name."""
+_OURS: list[Engine] = []
+"""The engine that was started here: who needs one while it runs shares it."""
 
 
 @dataclass(frozen=True)
@@ -94,6 +99,9 @@ class Engine:
 @contextmanager
 def engine() -> Iterator[Engine]:
     """Give an engine that answers, for as long as it is needed."""
+    if _OURS:
+        yield _OURS[0]
+        return
     found = Engine()
     if shutil.which("docker") and found.answers():
         yield found
@@ -123,10 +131,15 @@ def _own(directory: Path) -> Iterator[Engine]:
             assert process.poll() is None, f"dockerd ended:\n{log.read_text()[-3000:]}"
             assert time.monotonic() < end, f"dockerd does not answer:\n{log.read_text()[-3000:]}"
             time.sleep(0.1)
+        _OURS.append(made)
         yield made
     finally:
+        _OURS.clear()
         process.terminate()
         process.wait(30)
+        # An engine leaves the host's own network mounted, where a container was in it.
+        for path in (directory / "run" / "netns").glob("*"):
+            subprocess.run(["umount", path], check=False, capture_output=True)
 
 
 if __name__ == "__main__":

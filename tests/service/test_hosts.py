@@ -7,7 +7,7 @@ import pytest
 from nimbus_hub.client import Client, GroupRequest, JobRequest
 from nimbus_hub.client.resources import Host
 from nimbus_hub.control.cluster_file import ClusterFile
-from nimbus_hub.errors import Forbidden, NotFound
+from nimbus_hub.errors import Conflict, Forbidden, NotFound
 from tests.service.conftest import Service
 from tests.service.waiting import until
 
@@ -60,6 +60,17 @@ def test_a_host_that_is_not_there_is_not_found(admin: Client) -> None:
     for change in (admin.drain, admin.undrain):
         with pytest.raises(NotFound, match="there is no host 'gpu-9'; see: nimbus hosts"):
             change("gpu-9")
+
+
+def test_hosts_without_anything_to_check_say_so_to_administrators(
+    ada: Client, admin: Client
+) -> None:
+    with pytest.raises(Forbidden):
+        ada.check_host("gpu-1")
+    with pytest.raises(NotFound, match="there is no host 'gpu-9'"):
+        admin.check_host("gpu-9")
+    with pytest.raises(Conflict, match=r"host gpu-1 is of the executor .*, which has nothing"):
+        admin.check_host("gpu-1")
 
 
 def test_a_device_names_its_leases_to_their_owner_only(service: Service, ada: Client) -> None:

@@ -11,11 +11,12 @@ import pytest
 from jupyterhub.services.auth import HubOAuth
 from traitlets import TraitError
 
-from nimbus_hub.app import NimbusHub, OneLine
+from nimbus_hub.app import NimbusHub
 from nimbus_hub.control.settings import Settings, Size, read_sizes, read_warnings
 from nimbus_hub.model.lease import LeaseKind
 from nimbus_hub.model.policy import LeasePolicy
 from nimbus_hub.model.slot import SlotGroup
+from nimbus_hub.service_log import OneLine
 
 BIG = {"name": "big", "cpus": "2.5", "memory": "1.5G", "gpus": 2}
 

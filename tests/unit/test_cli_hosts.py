@@ -84,6 +84,20 @@ def test_a_host_is_drained_and_undrained(call: Call, service: FakeService) -> No
     assert json.loads(call("hosts", "undrain", "--json", "node1").stdout)["name"] == "node1"
 
 
+def test_what_is_missing_on_hosts_is_told_with_the_remedy(call: Call, service: FakeService) -> None:
+    good = {"name": "version", "is_ok": True, "text": "Docker 20.10", "remedy": ""}
+    bad = {"name": "clock", "is_ok": False, "text": "60 s behind", "remedy": "use NTP"}
+    service.on("GET", "/api/v1/hosts", fake.hosts(fake.host(name="n1"), fake.host(name="n2")))
+    service.on("GET", "/api/v1/hosts/n1/check", {"items": [good]})
+    service.on("GET", "/api/v1/hosts/n2/check", {"items": [good, bad]})
+    assert rows(call("hosts", "check", "n1"))[1:] == ["n1 version ok Docker 20.10"]
+    result = call("hosts", "check")
+    assert result.exit_code == 1
+    assert " ".join(result.stdout.split()).endswith("n2 clock MISSING 60 s behind use NTP")
+    found = json.loads(call("hosts", "check", "--json", "n2").stdout)
+    assert found == {"n2": [good, bad]}
+
+
 def test_the_name_of_a_host_cannot_lead_elsewhere(call: Call, service: FakeService) -> None:
     assert call("hosts", "drain", "../jobs/j1").exit_code == 4
     assert service.calls() == ["POST /services/nimbus/api/v1/hosts/..%2Fjobs%2Fj1/drain"]

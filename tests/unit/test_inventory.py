@@ -219,6 +219,26 @@ async def test_following_goes_on_after_executors_disagree(
         await until(lambda: changes)
 
 
+async def test_hosts_are_asked_for_again_when_their_executor_tells_of_a_change() -> None:
+    found = [CPU_1]
+
+    class Growing(FakeExecutor):
+        async def hosts(self) -> tuple[Host, ...]:
+            return tuple(found)
+
+    inventory, told, seen = Inventory([Growing()]), asyncio.Queue[None](), list[list[str]]()
+    await inventory.refresh()
+    task = asyncio.create_task(
+        inventory.follow_hosts(told.get, lambda: seen.append(names(inventory)))
+    )
+    found.append(GPU_1)
+    told.put_nowait(None)
+    await until(lambda: bool(seen))
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    assert seen == [["cpu-1", "gpu-1"]]
+
+
 # Hosts that are away
 
 

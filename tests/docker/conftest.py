@@ -1,0 +1,79 @@
+"""A Docker engine, and the executor for containers on it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+from nimbus_hub.executors.docker.engine import EngineClient
+from nimbus_hub.executors.docker.networks import OURS, ensure_network
+from nimbus_hub.model.engine import Engine
+from tests.contract.conftest import ended, eventually, until
+from tests.contract.snapshots import MemorySnapshots
+from tests.docker.driver import DockerDriver
+from tests.frameworks.engine import Engine as RunningEngine
+from tests.frameworks.engine import engine as running_engine
+
+
+@pytest.fixture(scope="session")
+def running() -> Iterator[RunningEngine]:
+    """Give an engine that answers."""
+    with running_engine() as found:
+        yield found
+
+
+@pytest.fixture(scope="session")
+def engine(running: RunningEngine) -> Iterator[Engine]:
+    """Give it as the cluster file would, with the network of its slots."""
+    address = running.address or os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock")
+    found = Engine("local", address)
+    client = EngineClient(found)
+    was_there = client.use(lambda api: api.networks(names=[OURS]))
+    ensure_network(client)
+    yield found
+    if not was_there:
+        # Its bridge and the rules of the firewall would outlive the engine.
+        client.use(lambda api: api.remove_network(OURS))
+    client.close()
+
+
+@pytest.fixture(scope="session")
+def python_image(running: RunningEngine) -> str:
+    """Give an image with Python."""
+    return running.image("python")
+
+
+@pytest_asyncio.fixture
+async def docker(tmp_path: Path, engine: Engine, python_image: str) -> AsyncIterator[DockerDriver]:
+    """Give the executor with its records in a directory of the test."""
+    snapshots = MemorySnapshots(
+        {"abc": {"code/train.py": "# train\n", "run": "#!/bin/sh\necho ran"}}
+    )
+    driver = DockerDriver(tmp_path, engine, {"default": python_image}, snapshots)
+    yield driver
+    await driver.close()
+
+
+@pytest.fixture
+def driver(docker: DockerDriver) -> DockerDriver:
+    """Give what the contract suite drives."""
+    return docker
+
+
+@pytest.fixture(name="eventually")
+def _eventually() -> Callable[..., object]:
+    return eventually
+
+
+@pytest.fixture(name="until")
+def _until() -> Callable[..., object]:
+    return until
+
+
+@pytest.fixture(name="ended")
+def _ended() -> Callable[..., object]:
+    return ended

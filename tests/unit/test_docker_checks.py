@@ -1,0 +1,79 @@
+"""What is said of an engine's host: what works, what does not, and what to do about it."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from nimbus_hub.executors.docker.checks import (
+    certificate_check,
+    clock_check,
+    disk_check,
+    limits_check,
+    version_check,
+)
+from nimbus_hub.model.check import HostCheck
+
+NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
+INFO: dict[str, Any] = {
+    "ServerVersion": "20.10.24",
+    "MemoryLimit": True,
+    "CpuCfsQuota": True,
+    "PidsLimit": True,
+    "InitBinary": "docker-init",
+    "SystemTime": "2026-03-01T12:00:01.329123456Z",
+    "DockerRootDir": "/var/lib/docker",
+}
+DF = "Filesystem 1024-blocks Used Available Capacity Mounted on\noverlay 99 9 {} 10% /\n"
+
+
+def test_an_engine_that_is_too_old_is_to_be_updated() -> None:
+    found = version_check(INFO, {"ApiVersion": "1.41"})
+    assert found == HostCheck("version", True, "Docker 20.10.24, API 1.41")
+    assert version_check(INFO, {"ApiVersion": "1.39"}).remedy == "update Docker to 19.03 or later"
+    assert version_check(INFO, {"ApiVersion": "1.100"}).is_ok
+
+
+@pytest.mark.parametrize(
+    ("missing", "text"),
+    [
+        ({}, "memory, CPUs and processes of containers are limited"),
+        ({"MemoryLimit": False}, "the kernel does not limit memory of containers"),
+        ({"InitBinary": ""}, "docker-init is missing"),
+    ],
+)
+def test_limits_that_are_not_kept_are_told(missing: dict[str, Any], text: str) -> None:
+    found = limits_check({**INFO, **missing})
+    assert (found.is_ok, found.text) == (not missing, text)
+
+
+@pytest.mark.parametrize(
+    ("offset", "is_ok", "text"),
+    [
+        (0, True, "its clock is 1.3 s ahead of the service's"),
+        (60, False, "its clock is 58.7 s behind the service's"),
+    ],
+)
+def test_clocks_that_differ_are_told(offset: int, is_ok: bool, text: str) -> None:
+    found = clock_check(INFO, NOW + timedelta(seconds=offset))
+    assert (found.is_ok, found.text) == (is_ok, text)
+
+
+@pytest.mark.parametrize(
+    ("free", "is_ok", "text"), [(75 * 2**20, True, "75G"), (512, False, "512")]
+)
+def test_a_disk_that_is_nearly_full_is_told(free: int, is_ok: bool, text: str) -> None:
+    found = disk_check(INFO, DF.format(free))
+    assert found.is_ok is is_ok
+    assert found.text.startswith(text)
+
+
+def test_a_certificate_that_ends_soon_is_to_be_renewed() -> None:
+    assert certificate_check(NOW + timedelta(days=90), NOW) == HostCheck(
+        "tls", True, "TLS with client certificates; the engine's ends 2026-05-30"
+    )
+    assert certificate_check(NOW + timedelta(days=9), NOW).remedy == (
+        "renew the engine's certificate"
+    )

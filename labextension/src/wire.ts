@@ -481,6 +481,28 @@ export interface components {
             state_reason: string;
         };
         /**
+         * HostCheck
+         * @description What was found on a host, and what to do about it if it is not as it must be.
+         */
+        HostCheck: {
+            /** Is Ok */
+            is_ok: boolean;
+            /** Name */
+            name: string;
+            /** Remedy */
+            remedy: string;
+            /** Text */
+            text: string;
+        };
+        /**
+         * HostCheckList
+         * @description What works on a host.
+         */
+        HostCheckList: {
+            /** Items */
+            items: components["schemas"]["HostCheck"][];
+        };
+        /**
          * HostList
          * @description Hosts by name.
          *
@@ -1335,6 +1357,8 @@ export type Group = components['schemas']['Group'];
 export type GroupRequest = components['schemas']['GroupRequest'];
 export type Health = components['schemas']['Health'];
 export type Host = components['schemas']['Host'];
+export type HostCheck = components['schemas']['HostCheck'];
+export type HostCheckList = components['schemas']['HostCheckList'];
 export type HostList = components['schemas']['HostList'];
 export type HostRequest = components['schemas']['HostRequest'];
 export type InputRequest = components['schemas']['InputRequest'];

@@ -19,6 +19,7 @@ from nimbus_hub.model.engine import Engine
 from tests.frameworks.cluster import SCRIPTS, Cluster, Trained
 from tests.frameworks.engine import Engine as RunningEngine
 from tests.frameworks.environments import programs
+from tests.frameworks.faults import kill_when, wait_for_line
 
 ENVIRONMENTS = ("tensorflow", "xgboost", "lightgbm", "gensim", "mpi")
 DOCKERFILE = """
@@ -77,7 +78,7 @@ def cluster(
 
 def both(cluster: Cluster, framework: str, script: str, environment: str = "") -> list[Trained]:
     """Train alone, and with two workers."""
-    line = f"--framework {framework} --environment {environment or framework} --cpus 0.3"
+    line = f"--framework {framework} --environment {environment or framework} --cpus 0.5"
     return [cluster.train(f"{line} {how} {script}") for how in ("", "--workers 2")]
 
 
@@ -123,17 +124,53 @@ def test_mpi(cluster: Cluster) -> None:
     assert cluster.processes(many.job) == []
 
 
-def test_caffe2(cluster: Cluster, tmp_path: Path) -> None:
-    (tmp_path / "caffe2_digits.py").write_bytes((SCRIPTS / "caffe2_digits.py").read_bytes())
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a directory with Caffe2's script and its data."""
+    directory = tmp_path_factory.mktemp("digits")
+    (directory / "caffe2_digits.py").write_bytes((SCRIPTS / "caffe2_digits.py").read_bytes())
     images, labels = load_digits(return_X_y=True)
     numpy.savez(
-        tmp_path / "digits.npz",
+        directory / "digits.npz",
         images=(images[:1794] / 16).astype("float32"),
         labels=labels[:1794].astype("int32"),
     )
-    line = "--framework caffe2 --environment caffe2 --cpus 0.3 {} caffe2_digits.py"
-    alone = cluster.train(line.format(""), tmp_path)
-    many = cluster.train(line.format("--workers 2"), tmp_path)
+    return directory
+
+
+CAFFE2 = "--framework caffe2 --environment caffe2 --cpus 0.5"
+
+
+def test_caffe2(cluster: Cluster, digits: Path) -> None:
+    alone = cluster.train(f"{CAFFE2} caffe2_digits.py", digits)
+    many = cluster.train(f"{CAFFE2} --workers 2 caffe2_digits.py", digits)
     for name in ("accuracy", "sum"):
         assert many.value(name) == pytest.approx(alone.value(name), abs=1e-3)
     assert cluster.processes(many.job) == []
+
+
+def test_containers_train_on_while_the_service_is_killed_and_restarted(
+    cluster: Cluster, digits: Path
+) -> None:
+    """Bound: 60 s."""
+    job = cluster.submit(f"{CAFFE2} --workers 2 --env SLOW=0.2 caffe2_digits.py", digits)
+    wait_for_line(cluster, job, "round 3")
+    cluster.kill()
+    cluster.start()
+    ended = cluster.wait(job, 60)
+    text = cluster.text(job)
+    assert (ended.state, ended.attempt) == ("succeeded", 1), text
+    assert "resumed=" not in text
+    assert text.count("accuracy=") == 2
+    assert cluster.processes(job) == []
+
+
+def test_a_killed_shard_ends_the_gang_and_the_next_resumes(cluster: Cluster, digits: Path) -> None:
+    """Bound: 60 s for both attempts."""
+    line = f"{CAFFE2} --workers 2 --retries 1 --env SLOW=0.2 caffe2_digits.py"
+    job = cluster.submit(line, digits)
+    kill_when(cluster, job, "round 3", "worker-1")
+    ended = cluster.wait(job, 60)
+    assert (ended.state, ended.attempt) == ("succeeded", 2), cluster.text(job)
+    assert "resumed=" in cluster.text(job)
+    assert cluster.processes(job) == []

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import secrets
 import socket
 from dataclasses import replace
 
 from nimbus_hub.errors import Conflict, InvalidRequest
 from nimbus_hub.up.state import Addresses, State
 
-__all__ = ["choose_addresses", "is_free"]
+__all__ = ["choose_addresses", "free_port", "is_free"]
 
 _INSIDE = "127.0.0.1"
+_OURS = range(10_000, 20_000)
+"""Below those that systems give to connections that go out: one of these could have a port while
+its server is away, and sessions that go on know the hub by it. Jobs have those above."""
 
 
 def choose_addresses(state: State, ip: str, port: int) -> Addresses:
@@ -53,12 +57,17 @@ def _port(wanted: int, taken: set[int]) -> int:
     if wanted and wanted not in taken and is_free(_INSIDE, wanted):
         taken.add(wanted)
         return wanted
-    while True:
-        with _listen(_INSIDE, 0) as probe:
-            found = int(probe.getsockname()[1])
-        if found not in taken:
-            taken.add(found)
-            return found
+    while (found := free_port()) in taken:
+        continue
+    taken.add(found)
+    return found
+
+
+def free_port() -> int:
+    """Return a port that is free now, and likely to be when it is wanted again."""
+    while not is_free(_INSIDE, port := _OURS.start + secrets.randbelow(len(_OURS))):
+        continue
+    return port
 
 
 def _listen(ip: str, port: int) -> socket.socket:

@@ -19,9 +19,10 @@ from typing import Any
 import pytest
 
 from nimbus_hub.model.engine import Engine
+from nimbus_hub.up.addresses import free_port
 from tests.docker.forwarder import Wire
 from tests.frameworks.engine import Engine as RunningEngine
-from tests.hub.conftest import ROOT, HubProcess, User, free_port, proxy_cache, wait_for
+from tests.hub.conftest import ROOT, HubProcess, User, proxy_cache, wait_for
 
 __all__ = ["proxy_cache"]
 

@@ -11,7 +11,6 @@ import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -25,6 +24,7 @@ import pytest
 
 from nimbus_hub.client import Client
 from nimbus_hub.up.account import own_name
+from nimbus_hub.up.addresses import free_port
 from nimbus_hub.up.processes import ProcessRecord
 from nimbus_hub.up.proxy import install_proxy
 from nimbus_hub.up.state import State
@@ -233,12 +233,6 @@ class Terminal:
         code, out, err = self.run("nimbus", "ps", "-a", "--json")
         assert code == 0, err
         return next(job for job in json.loads(out)["jobs"] if job["id"] == job_id)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @pytest.fixture(scope="session")

@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from nimbus_hub import __version__
-from tests.hub.conftest import ROOT, HubProcess, User, free_port
+from nimbus_hub.up.addresses import free_port
+from tests.hub.conftest import ROOT, HubProcess, User
 
 pytestmark = [pytest.mark.hub, pytest.mark.timeout(900)]
 

@@ -25,6 +25,9 @@ LAB_SHARED  := $(VENV)/share/jupyter/labextensions/nimbus-labextension
 NODE_BIN = $(shell PYTHONPATH=. $(BIN)/python -m nimbus_hub.up.node)
 JLPM     = cd labextension && PATH="$(abspath $(BIN)):$(NODE_BIN):$$PATH" jlpm
 
+# The frameworks' environments and images, made once; it says how long each took.
+PREPARE  = $(BIN)/python -m tests.frameworks.environments && $(BIN)/python -m tests.frameworks.engine
+
 .DEFAULT_GOAL := help
 .PHONY: help run dev test test-unit test-contract test-service test-simulation test-hub \
         test-frameworks test-docker test-browser test-wheel test-lab check bench bench-frameworks bench-scheduler stop-all clean
@@ -40,6 +43,7 @@ dev: $(STAMPS)/dev $(STAMPS)/lab ## prepare everything for development and check
 	$(JLPM) watch
 
 test: $(STAMPS)/dev $(STAMPS)/lab test-lab ## all tests
+	$(PREPARE)
 	$(BIN)/pytest $(ARGS)
 
 test-unit: $(STAMPS)/dev ## rules and values; no process, no socket
@@ -61,10 +65,11 @@ test-browser: $(STAMPS)/dev $(STAMPS)/lab ## the whole way in Chromium
 	$(BIN)/pytest tests/browser $(ARGS)
 
 test-frameworks: $(STAMPS)/dev ## every framework trains for real, in an environment of its own
-	$(BIN)/python -m tests.frameworks.environments
+	$(PREPARE)
 	$(BIN)/pytest -s tests/frameworks $(ARGS)
 
 test-docker: $(STAMPS)/dev $(STAMPS)/lab ## containers on a real engine, and on several hosts
+	$(PREPARE)
 	$(BIN)/pytest tests/docker $(ARGS)
 
 test-wheel: $(STAMPS)/dev $(STAMPS)/lab ## the built wheel in a fresh environment

@@ -21,6 +21,9 @@ from tests.frameworks.engine import Engine as RunningEngine
 from tests.frameworks.environments import programs
 from tests.frameworks.faults import kill_when, wait_for_line
 
+# What was not made ahead is made for the first of them.
+pytestmark = pytest.mark.timeout(900)
+
 ENVIRONMENTS = ("tensorflow", "xgboost", "lightgbm", "gensim", "mpi")
 DOCKERFILE = """
 FROM {base}

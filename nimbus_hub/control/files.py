@@ -117,7 +117,7 @@ class Files:
 
     def _executor(self, replica: Replica) -> Executor:
         try:
-            return self._inventory.keeper(replica.host)
+            return self._inventory.keeper(replica.host, replica.id)
         except Unavailable as error:
             raise Unavailable(
                 f"the files of {replica.name} cannot be read: {error.message}"

@@ -182,10 +182,13 @@ class Inventory:
             raise Unavailable(f"host {host_name!r} is not in the inventory {since}")
         return self._runs[host_name]
 
-    def keeper(self, host_name: str) -> Executor:
-        """Return who keeps what was written on a host, if that can be known once it has left."""
-        if host_name not in self._runs and len(self._executors) == 1:
-            return self._executors[0]
+    def keeper(self, host_name: str, replica_id: str) -> Executor:
+        """Return who keeps what a replica has written, also once its host has left."""
+        if host_name in self._runs:
+            return self._runs[host_name]
+        for executor in self._executors:
+            if executor.keeps(replica_id):
+                return executor
         return self.executor(host_name)
 
     def watch(self, on_change: OnChange) -> None:

@@ -61,7 +61,7 @@ class Logs:
 
     async def read(self, replica: Replica, offset: int, limit: int) -> LogPart:
         """Return at most ``limit`` bytes of a replica's output from ``offset``."""
-        executor = self._inventory.keeper(replica.host)
+        executor = self._inventory.keeper(replica.host, replica.id)
         return LogPart(replica, _whole(await executor.read_output(replica.id, offset, limit)))
 
     async def tail(self, replica: Replica, lines: int, limit: int = _LONGEST_TAIL_BYTES) -> LogPart:

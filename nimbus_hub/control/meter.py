@@ -161,9 +161,10 @@ class Meter:
         asked: dict[Executor, list[str]] = {}
         for replica_id, count in self._replicas.items():
             try:
-                asked.setdefault(self._inventory.keeper(count.host), []).append(replica_id)
+                keeper = self._inventory.keeper(count.host, replica_id)
             except Unavailable:
                 continue  # Its host is not known now; what it used meanwhile is counted later.
+            asked.setdefault(keeper, []).append(replica_id)
         answers = await asyncio.gather(*(self._ask(*each) for each in asked.items()))
         return {replica_id: used for answer in answers for replica_id, used in answer.items()}
 

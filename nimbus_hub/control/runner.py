@@ -321,7 +321,7 @@ class Runner:
 
     async def _last_lines(self, replica: Replica) -> list[str]:
         try:
-            executor = self._inventory.keeper(replica.host)
+            executor = self._inventory.keeper(replica.host, replica.id)
             chunk = await executor.read_output(replica.id, -_TAIL_BYTES, _TAIL_BYTES)
         except Unavailable:
             return []

@@ -60,6 +60,10 @@ class Executor(Protocol):
         """
         ...
 
+    def keeps(self, replica_id: str) -> bool:
+        """Tell whether it keeps a record of a replica, wherever that ran. Returns at once."""
+        ...
+
     async def measure(self, replica_ids: Collection[str]) -> dict[str, Usage]:
         """Return what replicas used since their start, by id, also after their end.
 

@@ -107,6 +107,10 @@ class FakeExecutor:
         data = bytes(found.output[start : start + limit])
         return LogChunk(start, data, found.status.state.is_end and start + len(data) >= size)
 
+    def keeps(self, replica_id: str) -> bool:
+        """Tell whether it was asked to start or stop it."""
+        return replica_id in self._replicas
+
     async def measure(self, replica_ids: Collection[str]) -> dict[str, Usage]:
         """Return what :meth:`use` said."""
         self._reach()

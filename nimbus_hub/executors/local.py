@@ -166,6 +166,10 @@ class LocalExecutor:
             return LogChunk(chunk.offset, b"", True)
         return chunk
 
+    def keeps(self, replica_id: str) -> bool:
+        """Tell whether there is a record."""
+        return self._record(replica_id).exists()
+
     async def write_input(self, replica_id: str, data: bytes) -> None:
         """Write to the pipe it reads from, or have its supervisor end that."""
         record = self._record(replica_id)

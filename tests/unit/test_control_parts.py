@@ -19,6 +19,7 @@ from nimbus_hub.errors import Conflict, Ended, Impossible, InvalidRequest, Unava
 from nimbus_hub.executors.fake import FakeExecutor
 from nimbus_hub.model.host import HostState
 from nimbus_hub.model.lease import Lease, LeaseKind, LeaseState
+from nimbus_hub.model.replica import ReplicaSpec
 from nimbus_hub.model.slot import Slot, SlotGroup
 from nimbus_hub.store.writes import Write
 from tests.unit.control_harness import CPU_1, GIB, GPU_1, HandClock, World
@@ -144,7 +145,12 @@ async def test_a_host_has_left_only_when_all_were_asked() -> None:
     assert inventory.executor("cpu-1") is second
     assert inventory.has_left("gpu-9")
     with pytest.raises(Unavailable, match="not in the inventory any more"):
-        inventory.keeper("gpu-9")
+        inventory.keeper("gpu-9", "r-1")
+    # What has left may have been anybody's; who has a record of the replica keeps it.
+    second.unreachable = False
+    await second.start(ReplicaSpec("r-1", "j-1", "ada", "gpu-9", ("true",)))
+    assert inventory.keeper("gpu-9", "r-1") is second
+    assert inventory.keeper("gpu-1", "r-1") is first
 
 
 # Leases

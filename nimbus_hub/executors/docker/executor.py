@@ -183,6 +183,10 @@ class DockerExecutor:
             return LogChunk(chunk.offset, b"", True)
         return chunk
 
+    def keeps(self, replica_id: str) -> bool:
+        """Tell whether there is a record."""
+        return self._record(replica_id).exists()
+
     async def write_input(self, replica_id: str, data: bytes) -> None:
         """Write to the connection that was made before the start."""
         record = self._record(replica_id)

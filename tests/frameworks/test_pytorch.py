@@ -10,7 +10,7 @@ import pytest
 
 from nimbus_hub.client import Job
 from tests.frameworks.cluster import Cluster, Trained
-from tests.frameworks.faults import kill_when, wait_for_line
+from tests.frameworks.faults import kill_when, processes_of, wait_for_line
 
 LINE = "--framework pytorch --cpus 0.5"
 SLOW = "--env SLOW=0.3"
@@ -92,10 +92,7 @@ def test_workers_train_on_while_the_service_is_killed_and_restarted(
 
 def processes(cluster: Cluster, job: Job, index: int) -> list[psutil.Process]:
     """Return the processes of a worker, its agent first."""
-    mine = [
-        each for each in cluster.processes(job) if each.environ()["NIMBUS_ROLE_RANK"] == str(index)
-    ]
-    return sorted(mine, key=psutil.Process.create_time)
+    return sorted(processes_of(cluster, job, f"worker-{index}"), key=psutil.Process.create_time)
 
 
 def other_processes(

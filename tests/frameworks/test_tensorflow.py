@@ -11,7 +11,7 @@ import pytest
 
 from nimbus_hub.client import Gang, GangRequest, GroupRequest, Job, JobRequest, scan
 from tests.frameworks.cluster import SCRIPTS, Cluster, Trained
-from tests.frameworks.faults import kill_when, wait_for_line
+from tests.frameworks.faults import kill_when, stop_at_start, wait_for_line
 
 ENVIRONMENTS = ("tensorflow",)
 LINE = "--framework tensorflow --environment tensorflow --cpus 0.5"
@@ -173,24 +173,12 @@ def test_a_killed_server_or_chief_ends_the_gang_and_the_next_resumes(
 def test_a_server_that_never_listens_ends_the_job_and_is_named(cluster: Cluster) -> None:
     """Bound: 60 s, of which 20 are the time-out and 10 the grace of one that stands still."""
     job = cluster.submit(f"{SERVED} --option timeout=20 tf_servers.py")
-    stop_at_once(cluster, job, "ps")
+    stop_at_start(cluster, job, "ps-0")
     ended = cluster.wait(job, 60)
     assert ended.state == "failed"
     assert ended.reason.startswith("chief-0 ")
     assert "nimbus: ps-0 at 127.0.0.1:" in ended.reason
     assert cluster.processes(job) == []
-
-
-def stop_at_once(cluster: Cluster, job: Job, role: str) -> None:
-    """Stop the process of a role as soon as there is one; fail after 30 s."""
-    end = time.monotonic() + 30
-    while True:
-        for process in cluster.processes(job):
-            if process.environ()["NIMBUS_ROLE"] == role:
-                process.suspend()
-                return
-        assert time.monotonic() < end, cluster.text(job)
-        time.sleep(0.01)
 
 
 def test_keras_3_says_that_legacy_keras_works(cluster: Cluster) -> None:

@@ -281,15 +281,16 @@ def test_no_line_waits_until_the_one_before_it_is_acknowledged(
     send = EventStreamHandler.send
 
     async def seen(handler: EventStreamHandler, *event: Any) -> None:
-        await send(handler, *event)
+        # Before it is sent: who follows has the line before this goes on.
         own = handler.request.connection.stream.socket  # type: ignore[union-attr]
         at_once.append(own.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+        await send(handler, *event)
 
     monkeypatch.setattr(EventStreamHandler, "send", seen)
     job = running(ada)
     service.do(lambda: executor.write(job.replicas[0].id, b"one\n"))
     exit_all(service, executor, job)
-    assert any(isinstance(part, LogText) for part in ada.follow(job.id))
+    assert [type(part) for part in ada.follow(job.id)] == [LogText, Job]
     assert len(at_once) >= 2
     assert all(at_once)
 

@@ -109,8 +109,9 @@ class NimbusHub(Application):
     ).tag(config=True)
     containers = Dict(
         {},
-        help="What all containers of jobs have: 'user' ('1000:1000'), 'mounts' (a list of "
-        "{'source', 'target', 'read_only'}; {owner} is the owner), 'read_only' (environments whose "
+        help="What all containers of jobs have: 'user' ('1000:1000'), 'storage' of all hosts "
+        "('jobs', 'homes', 'service_path'), 'mounts' (a list of {'source', 'target', "
+        "'read_only'}; {owner} is the owner), 'read_only' (environments whose "
         "root cannot be written), 'ulimits', 'registries' (name to {'username', 'password'})",
     ).tag(config=True)
     sizes = List(

@@ -77,6 +77,17 @@ class Results:
         """Note that there is no volume any more."""
         self._note(job_id, host).unlink(missing_ok=True)
 
+    def note_filled(self, job_id: str) -> None:
+        """Note that a job's directory on shared storage has its files."""
+        self._filled(job_id).touch()
+
+    def is_filled(self, job_id: str) -> bool:
+        """Tell whether that was noted."""
+        return self._filled(job_id).exists()
+
+    def _filled(self, job_id: str) -> Path:
+        return self.path / job_id / ".filled"
+
     def _note(self, job_id: str, host: str) -> Path:
         return self.path / job_id / f".{host}.volume"
 

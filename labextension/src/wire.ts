@@ -541,6 +541,7 @@ export interface components {
          *
          *     What it says of waiting is its lease's; ``preemptions`` of its attempts ended because
          *     others got its slots. ``gang`` is its lease if that is a debug gang's, which stays after it.
+         *     Files and output were deleted at ``deleted_at``, if they were; ``deletion`` says why.
          *     ``framework_reason`` says why the framework is this one if nobody named it.
          */
         Job: {
@@ -555,6 +556,10 @@ export interface components {
              * Format: date-time
              */
             created_at: string;
+            /** Deleted At */
+            deleted_at: string | null;
+            /** Deletion */
+            deletion: string;
             /** Ended At */
             ended_at: string | null;
             /** Framework */
@@ -1470,6 +1475,15 @@ export interface operations {
                 };
             };
             /** @description Refused */
+            410: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            /** @description Refused */
             413: {
                 headers: {
                     [name: string]: unknown;
@@ -1560,6 +1574,15 @@ export interface operations {
             };
             /** @description Refused */
             409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            /** @description Refused */
+            410: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -1666,6 +1689,15 @@ export interface operations {
                 };
             };
             /** @description Refused */
+            410: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            /** @description Refused */
             413: {
                 headers: {
                     [name: string]: unknown;
@@ -1756,6 +1788,15 @@ export interface operations {
             };
             /** @description Refused */
             409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            /** @description Refused */
+            410: {
                 headers: {
                     [name: string]: unknown;
                 };

@@ -210,6 +210,7 @@ class Job(Response):
 
     What it says of waiting is its lease's; ``preemptions`` of its attempts ended because
     others got its slots. ``gang`` is its lease if that is a debug gang's, which stays after it.
+    Files and output were deleted at ``deleted_at``, if they were; ``deletion`` says why.
     ``framework_reason`` says why the framework is this one if nobody named it.
     """
 
@@ -241,6 +242,8 @@ class Job(Response):
     created_at: datetime
     started_at: datetime | None
     ended_at: datetime | None
+    deleted_at: datetime | None
+    deletion: str
     is_ended: bool
     version: int
 

@@ -166,6 +166,8 @@ def job_view(view: JobView) -> schemas.Job:
         created_at=job.created_at,
         started_at=job.started_at,
         ended_at=job.ended_at,
+        deleted_at=job.deleted_at,
+        deletion=job.deletion,
         is_ended=job.state.is_end,
         version=job.version + lease.version,
     )

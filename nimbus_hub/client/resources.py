@@ -193,7 +193,8 @@ class Job:
 
     What it says of waiting is its lease's; ``preemptions`` of its attempts ended because
     others got its slots. ``gang`` is its lease if that is a debug gang's, which stays after it.
-    ``framework_reason`` says why the framework is this one if nobody named it.
+    ``framework_reason`` says why the framework is this one if nobody named it. Files and output
+    were deleted at ``deleted_at``, if they were; ``deletion`` says why.
     """
 
     id: str
@@ -224,6 +225,8 @@ class Job:
     created_at: datetime
     started_at: datetime | None
     ended_at: datetime | None
+    deleted_at: datetime | None
+    deletion: str
     is_ended: bool
     version: int
 

@@ -108,6 +108,17 @@ class Executor(Protocol):
         """
         ...
 
+    async def delete(
+        self, job_id: str, replica_ids: Collection[str], workspace: str | None = None
+    ) -> None:
+        """Delete what a job that is over has left: its files, output and records.
+
+        ``replica_ids`` are all that it ever had here, ``workspace`` is that of a debug gang, if
+        it held one. Returns when all is gone, and may be repeated. Raises Conflict if a replica
+        is not over, and Unavailable if a host that has something does not answer.
+        """
+        ...
+
     def watch(self, on_change: OnChange) -> None:
         """Call ``on_change`` from now on when a replica changed. A hint: it may be missed."""
         ...

@@ -154,6 +154,17 @@ class FakeExecutor:
             raise Ended(f"replica {replica_id} is over and reads nothing any more")
         found.input.extend(data)
 
+    async def delete(
+        self, job_id: str, replica_ids: Collection[str], workspace: str | None = None
+    ) -> None:
+        """Forget replicas that are over."""
+        self._reach()
+        found = [self._replicas[each] for each in replica_ids if each in self._replicas]
+        if not all(each.status.state.is_end for each in found):
+            raise Conflict(f"job {job_id} is not over: what it leaves stays")
+        for replica_id in replica_ids:
+            self._replicas.pop(replica_id, None)
+
     def watch(self, on_change: OnChange) -> None:
         """Call back at each change, on the caller's stack."""
         self._on_change = on_change

@@ -10,13 +10,14 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, TypeVar
 
 from nimbus_hub.errors import InvalidRequest, NimbusError, NotFound, Unavailable
-from nimbus_hub.executors.records import Record
+from nimbus_hub.executors.records import Record, checked_id, refuse_live
 from nimbus_hub.model.file import FileList, FilePart, JobFile
 from nimbus_hub.replica import files
 
@@ -58,6 +59,13 @@ class Directory:
         if self.account is None:
             return _guarded(lambda: files.newest(self.path, path))
         return int(self._ask("newest", path)[0]["changed"])
+
+    def delete(self) -> None:
+        """Delete it with all that is in it; what is gone is left alone. May be repeated."""
+        if self.account is None:
+            _guarded(lambda: files.delete(self.path))
+        else:
+            self._ask("delete", "")
 
     def _ask(self, *words: str) -> tuple[dict[str, Any], bytes]:
         """Have the helper answer under the account; return what it says, and its bytes."""
@@ -103,6 +111,23 @@ class JobFiles:
         """Return when a replica wrote last: output, or anything in its job's log directory."""
         found = [record.output_changed_at(), self._logs_changed_at(record)]
         return max((at for at in found if at is not None), default=None)
+
+    def delete(self, records: Sequence[Record], names: Iterable[str]) -> None:
+        """Delete directories of these names where those of the records are, and the records.
+
+        Raises Conflict if a replica is not over.
+        """
+        refuse_live(records)
+        found = {
+            Path(record.top(), checked_id(name)): record
+            for name in names
+            for record in records
+            if record.top()
+        }
+        for path, record in found.items():
+            Directory(str(path), record.account(), self.python).delete()
+        for record in records:
+            record.delete()
 
     def _logs_changed_at(self, record: Record) -> datetime | None:
         directory = self._directory(record)

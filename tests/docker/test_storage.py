@@ -133,11 +133,23 @@ async def test_replicas_of_all_hosts_meet_in_one_directory_and_nothing_is_left_o
         await eventually(lambda: left_on(two) == {"h1": [], "h2": []})
         kept = tmp_path / "state" / "results" / "j-1" / "storage"
         assert kept.exists() is (shape == "volume")
-    job, home = shared / "jobs" / "j-1", shared / "homes" / "ada"
-    for path in (job, home):
-        assert (stat.S_IMODE(path.stat().st_mode), path.stat().st_uid) == (0o700, USER)
-    assert (job / "work" / "new").read_text() == "x\n"
-    assert sorted((home / "visits").read_text().split()) == ["1", "2"]
+        job, home = shared / "jobs" / "j-1", shared / "homes" / "ada"
+        for path in (job, home):
+            assert (stat.S_IMODE(path.stat().st_mode), path.stat().st_uid) == (0o700, USER)
+        assert (job / "work" / "new").read_text() == "x\n"
+        assert sorted((home / "visits").read_text().split()) == ["1", "2"]
+        other = shared / "jobs" / "j-9"
+        other.mkdir()
+        (job / "output" / "other").symlink_to(other)
+        (other / "kept").write_text("")
+        await executor.delete("j-1", ["r1", "r2", "r3"])
+        assert [path.name for path in (shared / "jobs").iterdir()] == ["j-9"]
+        assert (other / "kept").exists()
+        assert secret.exists()
+        assert (home / "visits").exists()
+        assert not any((tmp_path / "state" / "replicas").iterdir())
+        assert not any((tmp_path / "state" / "results").iterdir())
+        assert left_on(two) == {"h1": [], "h2": []}
 
 
 async def test_a_user_sees_nothing_of_others_and_a_home_stays_as_it_is(

@@ -148,6 +148,8 @@ def job(**changes: Any) -> dict[str, Any]:
         "created_at": NOW,
         "started_at": NOW,
         "ended_at": None,
+        "deleted_at": None,
+        "deletion": "",
         "is_ended": False,
         "version": 3,
     } | changes

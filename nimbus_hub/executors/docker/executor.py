@@ -30,7 +30,7 @@ from nimbus_hub.executors.docker.runs import Runs
 from nimbus_hub.executors.docker.usage import EngineUsage
 from nimbus_hub.executors.docker.volumes import Volumes
 from nimbus_hub.executors.files import Directory
-from nimbus_hub.executors.records import Record, checked_id
+from nimbus_hub.executors.records import Record, checked_id, refuse_live
 from nimbus_hub.model.check import HostCheck
 from nimbus_hub.model.engine import Engine
 from nimbus_hub.model.file import FileList, FilePart
@@ -262,6 +262,17 @@ class DockerExecutor:
             raise NotFound(f"there is no file {path}: the job has not started")
         files = await self._files(record)
         return await self._ask(files, lambda found: found.read(path, offset, limit))
+
+    async def delete(
+        self, job_id: str, replica_ids: Collection[str], workspace: str | None = None
+    ) -> None:
+        """Delete directories on storage, what was kept, and records; there are no workspaces."""
+        records = [self._record(replica_id) for replica_id in replica_ids]
+        refuse_live(records)
+        await self._runs.volumes.delete(self._engines.all(), checked_id(job_id), records)
+        for record in records:
+            await asyncio.to_thread(record.delete)
+        self._known.difference_update(replica_ids)
 
     def watch(self, on_change: OnChange) -> None:
         """Call back within milliseconds of a replica's start and end."""

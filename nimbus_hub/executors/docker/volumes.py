@@ -10,13 +10,13 @@ from __future__ import annotations
 import asyncio
 import os
 import weakref
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from nimbus_hub.errors import NotFound
+from nimbus_hub.errors import NotFound, Unavailable
 from nimbus_hub.executors.directories import Snapshots
 from nimbus_hub.executors.docker.containers import (
     DIRECTORIES,
@@ -29,7 +29,7 @@ from nimbus_hub.executors.docker.containers import (
     mounted,
     volume_name,
 )
-from nimbus_hub.executors.docker.engine import EngineClient
+from nimbus_hub.executors.docker.engine import LONG_SECONDS, EngineClient
 from nimbus_hub.executors.docker.files import Results, packed
 from nimbus_hub.executors.docker.storage import (
     MADE_VOLUME,
@@ -84,6 +84,7 @@ class Volumes:
         """Have the directories on shared storage that a container is to mount."""
         job, home = self.storage.job(spec.job_id), self.storage.home(spec.owner)
         if job is not None and not self.results.is_filled(spec.job_id):
+            self.results.note_shared(spec.job_id)
             await client.carry(_make, client, spec.job_id, job, terms)
         if home is not None and (spec.host, home.name) not in self._homes:
             await client.carry(_make, client, spec.job_id, home, terms)
@@ -126,6 +127,28 @@ class Volumes:
                 if not await client.call(client.containers, job_id):
                     await self._keep(client, "", {"job_id": job_id, "image": image})
                     await self._remove(client, job_id)
+
+    async def delete(
+        self, clients: Sequence[EngineClient], job_id: str, records: Sequence[Record]
+    ) -> None:
+        """Delete what a job that is over has left, on engines, on storage and here."""
+        engines = {client.engine.host: client for client in clients}
+        for host in self.results.volume_hosts(job_id):
+            # What was on a host that has left has left with it.
+            if (client := engines.get(host)) is not None:
+                async with self.lock(host, job_id):
+                    if await client.call(client.containers, job_id):
+                        raise Unavailable(f"containers of job {job_id} are still on host {host}")
+                    await self._remove(client, job_id)
+        shared = self.storage.job(job_id)
+        if shared is not None and self.results.is_shared(job_id):
+            for spec in filter(None, (record.spec() for record in records)):
+                if (client := engines.get(spec["host"])) is not None:
+                    await client.carry(_delete, client, job_id, shared, spec["image"])
+                    break
+            else:
+                raise Unavailable(f"no host is there to delete the directory of job {job_id}")
+        await asyncio.to_thread(self.results.delete, job_id)
 
     async def _remove(self, client: EngineClient, job_id: str) -> None:
         """Remove the volume of a job; of shared storage it takes nothing away."""
@@ -174,14 +197,17 @@ def _maker(job_id: str) -> str:
 
 
 @contextmanager
-def _idle(client: EngineClient, name: str, job_id: str, image: str, mount: Mount) -> Iterator[str]:
-    """Give a container that is never started: files are put into it and read out of it."""
+def _idle(
+    client: EngineClient, name: str, job_id: str, image: str, mount: Mount, **more: Any
+) -> Iterator[str]:
+    """Give a container that is not started: files are put into it and read out of it."""
     made = {
         "Image": image,
         "Entrypoint": [],
         "Cmd": ["true"],
         "Labels": {JOB_LABEL: job_id},
         "HostConfig": {"Mounts": [mounted(mount)]},
+        **more,
     }
     _remove_container(client, name)
     client.create(name, made)
@@ -196,6 +222,27 @@ def _make(client: EngineClient, job_id: str, root: Root, terms: Terms) -> None:
     with _idle(client, _maker(job_id), job_id, terms.image, root.whole) as name:
         if not _has(client, name, f"{ROOT}/{root.name}"):
             client.put(name, ROOT, new_directory(root.name, terms.uid, terms.gid))
+
+
+def _delete(client: EngineClient, job_id: str, root: Root, image: str) -> None:
+    """Delete a directory on storage, as root who follows no link, where nothing else is."""
+    host = {
+        "Mounts": [mounted(root.whole)],
+        "NetworkMode": "none",
+        "CapDrop": ["ALL"],
+        "CapAdd": ["DAC_OVERRIDE", "FOWNER"],
+        "SecurityOpt": ["no-new-privileges:true"],
+    }
+    argv = ["/bin/sh", "-c", 'exec rm -rf -- "$1" 2>&1', "sh", f"{ROOT}/{root.name}"]
+    with _idle(
+        client, _maker(job_id), job_id, image, root.whole, Cmd=argv, User="0:0", HostConfig=host
+    ) as name:
+        client.start(name)
+        code = client.use(lambda sdk: sdk.wait(name)["StatusCode"], LONG_SECONDS)
+        if code != 0:
+            said: bytes = client.use(lambda sdk: sdk.logs(name))
+            words = said.decode(errors="replace").strip()[-500:]
+            raise Unavailable(f"the directory of job {job_id} was not deleted: {words}")
 
 
 def _has(client: EngineClient, name: str, path: str) -> bool:

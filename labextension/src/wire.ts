@@ -304,9 +304,11 @@ export interface components {
         };
         /**
          * Gpu
-         * @description A device of a host and who holds it: ``lease_id`` is the first of ``lease_ids``.
+         * @description A device, who holds it (``lease_id`` is the first), and why it is out of service.
          */
         Gpu: {
+            /** Fault */
+            fault: string;
             /** Free Milli */
             free_milli: number;
             /** Index */
@@ -450,7 +452,7 @@ export interface components {
         };
         /**
          * Host
-         * @description A host and what of it is free; ``state_reason`` says why it is draining or down.
+         * @description A host; ``state_reason`` says why it, or which of its GPUs, takes nothing.
          */
         Host: {
             /** Address */

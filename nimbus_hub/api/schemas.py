@@ -339,7 +339,7 @@ class LogList(Response):
 
 
 class Gpu(Response):
-    """A device of a host and who holds it: ``lease_id`` is the first of ``lease_ids``."""
+    """A device, who holds it (``lease_id`` is the first), and why it is out of service."""
 
     index: int
     model: str
@@ -347,10 +347,11 @@ class Gpu(Response):
     free_milli: int
     lease_id: str | None
     lease_ids: list[str]
+    fault: str
 
 
 class Host(Response):
-    """A host and what of it is free; ``state_reason`` says why it is draining or down."""
+    """A host; ``state_reason`` says why it, or which of its GPUs, takes nothing."""
 
     name: str
     datacenter: str

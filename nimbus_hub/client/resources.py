@@ -332,7 +332,7 @@ class FileList:
 
 @dataclass(frozen=True, slots=True)
 class Gpu:
-    """A device of a host and who holds it: ``lease_id`` is the first of ``lease_ids``."""
+    """A device, who holds it (``lease_id`` is the first), and why it is out of service."""
 
     index: int
     model: str
@@ -340,11 +340,12 @@ class Gpu:
     free_milli: int
     lease_id: str | None
     lease_ids: tuple[str, ...]
+    fault: str
 
 
 @dataclass(frozen=True, slots=True)
 class Host:
-    """A host and what of it is free; ``state_reason`` says why it is draining or down."""
+    """A host; ``state_reason`` says why it, or which of its GPUs, takes nothing."""
 
     name: str
     datacenter: str

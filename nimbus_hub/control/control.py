@@ -10,6 +10,7 @@ from nimbus_hub.control.accounting import Accounting
 from nimbus_hub.control.activity import Activity
 from nimbus_hub.control.bus import Bus
 from nimbus_hub.control.cluster_file import ClusterFile
+from nimbus_hub.control.devices import Devices
 from nimbus_hub.control.files import Files
 from nimbus_hub.control.gangs import Gangs
 from nimbus_hub.control.granting import Granting
@@ -125,6 +126,7 @@ class Control:
             Reaper(records, self.leases, self.settings, sessions, absences, outages, metrics),
             runner,
             self.retention,
+            Devices(records, inventory),
             metrics,
             sweep=self.settings.sweep,
         )

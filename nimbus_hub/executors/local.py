@@ -26,6 +26,7 @@ from nimbus_hub.executors.accounts import Account, Accounts
 from nimbus_hub.executors.base import OnChange
 from nimbus_hub.executors.directories import JobDirectories, Snapshots
 from nimbus_hub.executors.files import JobFiles
+from nimbus_hub.executors.gpus import held_memory
 from nimbus_hub.executors.holders import HeldRun
 from nimbus_hub.executors.inputs import write_input
 from nimbus_hub.executors.limits import Limits, find_limits
@@ -37,7 +38,7 @@ from nimbus_hub.executors.supervisors import exit_code, until_closed
 from nimbus_hub.executors.usage import UsageReader
 from nimbus_hub.executors.watches import Watches
 from nimbus_hub.model.file import FileList, FilePart
-from nimbus_hub.model.host import Host
+from nimbus_hub.model.host import HeldMemory, Host
 from nimbus_hub.model.replica import LogChunk, ReplicaSpec, ReplicaState, ReplicaStatus, Usage
 
 __all__ = ["LocalExecutor"]
@@ -80,8 +81,7 @@ class LocalExecutor:
         ``seen`` says when it was for the service that the system clock showed a moment.
         """
         self._records = state / "replicas"
-        self._declared = tuple(hosts)
-        self._overcommit = cpu_overcommit
+        self._declared, self._overcommit = tuple(hosts), cpu_overcommit
         accounts = accounts or Accounts(Account.current())
         directories = JobDirectories(state / "staging", snapshots, accounts.service, sys.executable)
         self._places = Places(accounts, environments, directories, limits or find_limits())
@@ -214,6 +214,10 @@ class LocalExecutor:
         names = [job_id] if workspace is None else [job_id, workspace]
         await self._in_pool(self._files.delete, records, names)
         self._known.difference_update(replica_ids)
+
+    async def gpu_memory(self, name: str) -> dict[int, HeldMemory]:
+        """Return what this machine's driver tells."""
+        return await self._in_pool(held_memory)
 
     def watch(self, on_change: OnChange) -> None:
         """Call back within milliseconds of a replica's start and end."""

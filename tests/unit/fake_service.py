@@ -300,9 +300,9 @@ def pool(**changes: Any) -> dict[str, Any]:
 def host(**changes: Any) -> dict[str, Any]:
     gpus = [
         {"index": 0, "model": "A100", "memory_bytes": 2**36, "free_milli": 1000}
-        | {"lease_id": None, "lease_ids": []},
+        | {"lease_id": None, "lease_ids": [], "fault": ""},
         {"index": 1, "model": "A100", "memory_bytes": 2**36, "free_milli": 0}
-        | {"lease_id": "l1", "lease_ids": ["l1"]},
+        | {"lease_id": "l1", "lease_ids": ["l1"], "fault": ""},
     ]
     return {
         "name": "node1",

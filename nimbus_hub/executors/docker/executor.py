@@ -24,6 +24,7 @@ from nimbus_hub.executors.docker.containers import container_name
 from nimbus_hub.executors.docker.ends import is_over
 from nimbus_hub.executors.docker.engine import EngineClient, Engines
 from nimbus_hub.executors.docker.files import Inside, Results
+from nimbus_hub.executors.docker.gpus import query_memory
 from nimbus_hub.executors.docker.images import Images
 from nimbus_hub.executors.docker.policy import Policy
 from nimbus_hub.executors.docker.runs import Runs
@@ -34,7 +35,7 @@ from nimbus_hub.executors.records import Record, checked_id, refuse_live
 from nimbus_hub.model.check import HostCheck
 from nimbus_hub.model.engine import Engine
 from nimbus_hub.model.file import FileList, FilePart
-from nimbus_hub.model.host import Host
+from nimbus_hub.model.host import HeldMemory, Host
 from nimbus_hub.model.replica import LogChunk, ReplicaSpec, ReplicaState, ReplicaStatus, Usage
 
 __all__ = ["DockerExecutor", "FindHosts"]
@@ -273,6 +274,11 @@ class DockerExecutor:
         for record in records:
             await asyncio.to_thread(record.delete)
         self._known.difference_update(replica_ids)
+
+    async def gpu_memory(self, name: str) -> dict[int, HeldMemory]:
+        """Return what the driver of an engine's host tells."""
+        client = self._engines.of(name)
+        return await client.carry(query_memory, client, self._check_image)
 
     def watch(self, on_change: OnChange) -> None:
         """Call back within milliseconds of a replica's start and end."""

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from nimbus_hub.errors import InvalidRequest, NotFound
+from nimbus_hub.errors import InvalidRequest, NotFound, Unavailable
 from nimbus_hub.executors.base import Executor
 from nimbus_hub.executors.docker.executor import DockerExecutor
 from nimbus_hub.executors.docker.policy import read_policy
@@ -127,6 +127,11 @@ async def test_replicas_of_all_hosts_meet_in_one_directory_and_nothing_is_left_o
             assert (await executor.read_file(name, "checkpoints/2", 0, 9)).data == b"2\n"
             with pytest.raises(InvalidRequest if shape == "bind" else NotFound):
                 await executor.read_file(name, "output/link1", 0, 9)
+        if shape == "bind":
+            (shared / "jobs").chmod(0o700)
+            with pytest.raises(Unavailable, match=rf"may not pass {shared}/jobs; chmod o\+x"):
+                await executor.find_files("r1", "", 9)
+            (shared / "jobs").chmod(0o711)
         # The next attempt finds what is there, as it was left: files are put in once.
         await executor.start(replica("r3", "h2", "cat train.py ../checkpoints/1; echo x > new"))
         assert await output(executor, "r3") == "# train\nchanged\nchanged\n1\n"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tarfile
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ import pytest
 from nimbus_hub.errors import InvalidRequest
 from nimbus_hub.executors.docker.containers import container, mounted
 from nimbus_hub.executors.docker.policy import read_policy
-from nimbus_hub.executors.docker.storage import new_directory, read_storage
+from nimbus_hub.executors.docker.storage import new_directory, read_storage, shut_to
 from nimbus_hub.model.engine import Engine
 from nimbus_hub.model.replica import ReplicaSpec
 
@@ -146,3 +147,18 @@ def test_what_is_wrong_is_refused_with_what_would_be_right(given: Any, message: 
     with pytest.raises(InvalidRequest) as caught:
         read_policy({"storage": given})
     assert caught.value.message.startswith(message)
+
+
+def test_what_a_user_may_not_pass_is_found(tmp_path: Path) -> None:
+    for path in (tmp_path, *tmp_path.parents[:2]):
+        path.chmod(0o755)
+    closed = tmp_path / "closed"
+    (closed / "j-1").mkdir(parents=True)
+    closed.chmod(0o750)
+    own = closed.stat()
+    path = closed / "j-1"
+    assert shut_to(path, own.st_uid + 4711, own.st_gid + 4711) == closed
+    assert shut_to(path, own.st_uid + 4711, own.st_gid) is None
+    assert shut_to(path, own.st_uid, own.st_gid) is None
+    closed.chmod(0o711)
+    assert shut_to(path, own.st_uid + 4711, own.st_gid + 4711) is None

@@ -305,10 +305,7 @@ class DockerExecutor:
 
     async def _shared(self, record: Record) -> Directory | None:
         """Return a job's directory on storage that the service has, too."""
-        shared = self._runs.volumes.shared(record)
-        if shared is None or not await asyncio.to_thread(Path(shared.path).is_dir):
-            return None
-        return shared
+        return await asyncio.to_thread(self._runs.volumes.shared, record)
 
     async def _inside(self, spec: Mapping[str, Any]) -> Inside | None:
         """Return a running container of a job on the replica's host."""

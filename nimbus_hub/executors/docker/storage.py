@@ -14,6 +14,7 @@ import re
 import tarfile
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import IO, Any
 from urllib.parse import quote
 
@@ -31,6 +32,7 @@ __all__ = [
     "owner_name",
     "read_source",
     "read_storage",
+    "shut_to",
 ]
 
 ROOT = "/nimbus/root"
@@ -114,6 +116,16 @@ def new_directory(name: str, uid: int, gid: int) -> IO[bytes]:
         archive.addfile(member)
     packed.seek(0)
     return packed
+
+
+def shut_to(path: Path, uid: int, gid: int) -> Path | None:
+    """Return what on the way to a directory a user may not pass, if anything."""
+    for parent in reversed(path.parents):
+        status = parent.stat()
+        bit = 0o100 if status.st_uid == uid else 0o010 if status.st_gid == gid else 0o001
+        if uid != 0 and not status.st_mode & bit:
+            return parent
+    return None
 
 
 def read_storage(given: Any) -> Storage:

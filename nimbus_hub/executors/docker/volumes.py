@@ -37,6 +37,7 @@ from nimbus_hub.executors.docker.storage import (
     Root,
     Storage,
     new_directory,
+    shut_to,
 )
 from nimbus_hub.executors.files import Directory
 from nimbus_hub.executors.records import Record
@@ -67,13 +68,28 @@ class Volumes:
         return self._locks.setdefault((host, job_id), asyncio.Lock())
 
     def shared(self, record: Record) -> Directory | None:
-        """Return a job's directory as the service itself has it, where it has the storage."""
+        """Return a job's directory as the service itself has it, where it has the storage. Blocks.
+
+        Raises Unavailable if the job's user may not go there, in whose name it is read.
+        """
         job_id = record.spec().get("job_id")
         if not self.storage.service_path or job_id is None:
             return None
+        path = Path(self.storage.service_path) / job_id
         # Only root can read as somebody else; others are refused what is not theirs.
         account = record.account() if os.geteuid() == 0 else None
-        return Directory(str(Path(self.storage.service_path) / job_id), account)
+        try:
+            if not path.is_dir():
+                return None
+            shut = account and shut_to(path, account["uid"], account["gid"])
+        except OSError as error:
+            raise Unavailable(f"the files of job {job_id} cannot be read: {error}") from error
+        if account and shut:
+            raise Unavailable(
+                f"the files of job {job_id} cannot be read, for user {account['uid']} may not pass "
+                f"{shut}; chmod o+x {shut}"
+            )
+        return Directory(str(path), account)
 
     def kept(self, job_id: str, host: str) -> Path:
         """Return where what a job left on a host is, if it was fetched."""

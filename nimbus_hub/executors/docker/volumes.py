@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from nimbus_hub.errors import NotFound, Unavailable
+from nimbus_hub.errors import InvalidRequest, NotFound, Unavailable
 from nimbus_hub.executors.directories import Snapshots
 from nimbus_hub.executors.docker.containers import (
     DIRECTORIES,
@@ -275,4 +275,6 @@ def _remove_container(client: EngineClient, name: str) -> None:
     client.remove(name)
     for mount in (found or {}).get("Mounts", ()):
         if mount.get("Name", "").startswith(MADE_VOLUME):
-            client.remove_volume(mount["Name"])
+            # One that is in use just now goes with who uses it.
+            with suppress(InvalidRequest):
+                client.remove_volume(mount["Name"])

@@ -25,8 +25,6 @@ __all__ = ["Policy", "read_policy"]
 
 NOBODYS = 1000
 _KEYS = ("user", "storage", "mounts", "read_only", "ulimits", "registries")
-
-
 _NOT_SHARED = Storage()
 
 
@@ -35,7 +33,8 @@ class Policy:
     """What replicas may have: by owner, ``users`` gives uid and gid, ``mounts`` what is mounted.
 
     Environments in ``read_only`` have a root that cannot be written. ``output_bytes`` is how
-    much of a replica's output is kept; ``credentials`` are ours by registry.
+    much of a replica's output is kept; ``credentials`` are ours by registry; ``storage`` is what
+    hosts share.
     """
 
     users: Callable[[str], tuple[int, int]] = lambda owner: (NOBODYS, NOBODYS)

@@ -97,7 +97,8 @@ class Volumes:
         return of_all if of_all.is_dir() else self.results.directory(job_id, host)
 
     async def prepare(self, client: EngineClient, spec: ReplicaSpec, terms: Terms) -> None:
-        """Have the directories on shared storage that a container is to mount."""
+        """Note that a host has something of a job, and make what it is to mount on storage."""
+        self.results.note_volume(spec.job_id, spec.host, terms.image)
         job, home = self.storage.job(spec.job_id), self.storage.home(spec.owner)
         if job is not None and not self.results.is_filled(spec.job_id):
             self.results.note_shared(spec.job_id)
@@ -108,7 +109,6 @@ class Volumes:
 
     async def fill(self, client: EngineClient, spec: ReplicaSpec, terms: Terms) -> None:
         """Put a job's files into the container just made, unless another has run with them."""
-        self.results.note_volume(spec.job_id, spec.host, terms.image)
         if self.storage.jobs is None:
             mates = await client.call(client.containers, spec.job_id)
             if all(each["State"] == "created" for each in mates):
@@ -193,10 +193,10 @@ class Volumes:
         shared = self.storage.job(job_id)
         if name and client.inspect(name) is not None:
             self._take(client, name, job_id, place)
-        elif shared is not None:
+        elif shared is not None and self.results.is_filled(job_id):
             with _idle(client, _maker(job_id), job_id, spec["image"], shared.part) as source:
                 self._take(client, source, job_id, place)
-        elif client.has_volume(volume_name(job_id)):
+        elif shared is None and client.has_volume(volume_name(job_id)):
             own = Mount(volume_name(job_id), job_directory(job_id), is_read_only=False)
             with _idle(client, _maker(job_id), job_id, spec["image"], own) as source:
                 self._take(client, source, job_id, place)

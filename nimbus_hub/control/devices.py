@@ -51,43 +51,45 @@ class Devices:
         self._inventory = inventory
         self._doubts: dict[Device, _Doubt] = {}
         self._faults: dict[Device, str] = {}
-        self._pause = _FIRST_PAUSE
-        self.next_due: datetime | None = None
+        self._due: dict[str, datetime] = {}
+        self._pauses: dict[str, timedelta] = {}
         records.listen(self._hear)
 
     def begin(self) -> None:
         """Look at all devices that nobody holds; until then they are taken for free."""
-        now = self._records.clock.now()
-        readable = self._readable({host.name for host in self._inventory.hosts})
-        self._doubts.update((device, _Doubt(now)) for device in readable)
-        if readable:
-            self.next_due = now
+        self._doubt(self._readable({host.name for host in self._inventory.hosts}))
 
-    def is_due(self, now: datetime) -> bool:
-        """Tell whether some device is to be looked at."""
-        return self.next_due is not None and now >= self.next_due
+    def due(self, now: datetime) -> list[str]:
+        """Return the hosts whose devices are to be looked at."""
+        return [host for host, at in self._due.items() if at <= now]
 
-    async def step(self) -> None:
-        """Look at every device in doubt that no live lease holds."""
+    @property
+    def next_due(self) -> datetime | None:
+        """Return when some host is."""
+        return min(self._due.values(), default=None)
+
+    async def look(self, host: str) -> None:
+        """Look at the devices of a host that are in doubt and that no live lease holds."""
+        began = self._records.clock.now()
+        memory = await self._ask(host)
+        # Asked for last: what was granted meanwhile is somebody's own.
         live = await self._records.live()
-        held = {
-            Device(slot.host, gpu)
-            for lease in live.leases
-            if lease.state.is_holding
-            for slot in lease.slots
-            for gpu in slot.gpus
-        }
-        for device in self._doubts.keys() & held:
-            self._clear(device)
-        hosts = {device.host for device in self._doubts}
-        found = dict(zip(hosts, await asyncio.gather(*map(self._ask, hosts)), strict=True))
+        slots = [slot for lease in live.leases if lease.state.is_holding for slot in lease.slots]
+        for device in [Device(slot.host, gpu) for slot in slots for gpu in slot.gpus]:
+            if device.host == host and device in self._doubts:
+                self._clear(device)
         now = self._records.clock.now()
-        for device, doubt in list(self._doubts.items()):
-            memory = found.get(device.host)
-            if memory is not None:
+        doubts = {each: doubt for each, doubt in self._doubts.items() if each.host == host}
+        for device, doubt in doubts.items():
+            # One that came back meanwhile may have been asked of before.
+            if memory is not None and doubt.since <= began:
                 self._judge(device, doubt, memory.get(device.index), now)
-        self.next_due = now + self._pause if self._doubts else None
-        self._pause = min(2 * self._pause, _LONGEST_PAUSE) if self._doubts else _FIRST_PAUSE
+        if any(device in self._doubts for device in doubts):
+            pause = self._pauses[host]
+            self._due[host] = now + pause
+            self._pauses[host] = min(2 * pause, _LONGEST_PAUSE)
+        else:
+            self._due.pop(host, None)
         self._tell()
 
     def _hear(self, written: Lease | Job) -> None:
@@ -96,11 +98,15 @@ class Devices:
             return
         had = {Device(slot.host, gpu) for slot in written.slots for gpu in slot.gpus}
         if back := had and had & self._readable({device.host for device in had}):
-            now = self._records.clock.now()
-            self._doubts.update((device, _Doubt(now)) for device in back)
             self._faults.update(dict.fromkeys(back, _FREEING))
-            self.next_due, self._pause = now, _FIRST_PAUSE
+            self._doubt(back)
             self._tell()
+
+    def _doubt(self, devices: Set[Device]) -> None:
+        now = self._records.clock.now()
+        for device in devices:
+            self._doubts[device] = _Doubt(now)
+            self._due[device.host], self._pauses[device.host] = now, _FIRST_PAUSE
 
     def _readable(self, names: Set[str]) -> set[Device]:
         """Return the devices of hosts that their drivers know."""
@@ -116,8 +122,11 @@ class Devices:
         """Return what is held of a host's devices; None if it does not answer just now."""
         try:
             executor = self._inventory.executor(host)
-            return await executor.gpu_memory(host) if isinstance(executor, GpuReader) else {}
-        except Unavailable as error:
+            if not isinstance(executor, GpuReader):
+                return {}
+            async with asyncio.timeout(_LONGEST_PAUSE.total_seconds()):
+                return await executor.gpu_memory(host)
+        except (Unavailable, TimeoutError) as error:
             log.info("the GPUs of host %s are looked at later: %s", host, error)
             return None
         except NimbusError as error:

@@ -142,8 +142,8 @@ class Reconciler:
             self._take(_LEFTOVERS, (), self._leftovers.clear, now)
         if self._retention.is_due(now):
             self._take(_RETENTION, (), self._retention.step, now)
-        if self._devices.is_due(now):
-            self._take(_DEVICES, (), self._devices.step, now)
+        for host in self._devices.due(now):
+            self._take(f"{_DEVICES} of {host}", (), partial(self._devices.look, host), now)
         self._forget_all_but({*(lease.id for lease in held), *(job.id for job in live.jobs)})
         self._metrics.observe(self._inventory.hosts, held, live.jobs, now)
         return self._next_look(held, live.jobs, now)

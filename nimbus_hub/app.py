@@ -70,6 +70,7 @@ _READERS: dict[str, Callable[[Any], object]] = {
     "warnings": read_warnings,
     "idle_time": read_timeout,
     "stall_time": read_timeout,
+    "keep_jobs": read_timeout,
     "notifiers": read_notifiers,
 }
 """How settings are read that are no durations."""
@@ -109,8 +110,9 @@ class NimbusHub(Application):
     ).tag(config=True)
     containers = Dict(
         {},
-        help="What all containers of jobs have: 'user' ('1000:1000'), 'mounts' (a list of "
-        "{'source', 'target', 'read_only'}; {owner} is the owner), 'read_only' (environments whose "
+        help="What all containers of jobs have: 'user' ('1000:1000'), 'storage' of all hosts "
+        "('jobs', 'homes', 'service_path'), 'mounts' (a list of {'source', 'target', "
+        "'read_only'}; {owner} is the owner), 'read_only' (environments whose "
         "root cannot be written), 'ulimits', 'registries' (name to {'username', 'password'})",
     ).tag(config=True)
     sizes = List(
@@ -129,14 +131,10 @@ class NimbusHub(Application):
     ).tag(config=True)
     snapshot_limit = Unicode("500M", help="Largest working directory of a job").tag(config=True)
     default_length = Unicode("2h", help="Length of a session's lease").tag(config=True)
-    longest_length = Unicode("12h", help="Longest a session's lease may be asked for").tag(
-        config=True
-    )
+    longest_length = Unicode("12h", help="Longest a session may be asked for").tag(config=True)
     renewal = Unicode("2h", help="A renewal moves the end to this from now").tag(config=True)
     renewals = Int(100, min=0, help="How often a lease may be renewed").tag(config=True)
-    latest_end = Unicode("12h", help="Latest end of a session's lease after its start").tag(
-        config=True
-    )
+    latest_end = Unicode("12h", help="Latest end of a session after its start").tag(config=True)
     job_length = Unicode("1d", help="Length of a job's lease").tag(config=True)
     longest_job = Unicode("7d", help="Longest a job's lease may be asked for or renewed to").tag(
         config=True
@@ -168,6 +166,11 @@ class NimbusHub(Application):
         help="A job of several replicas that gives no sign of life for this time is ended as "
         "stalled, or 'never'; `--stall` says otherwise, and for jobs of one replica",
     ).tag(config=True)
+    keep_jobs = Unicode(
+        "never",
+        help="After what time files and output of ended jobs are deleted, like '30d', or 'never'; "
+        "what became of a job stays known",
+    ).tag(config=True)
     trust_token_cache = Bool(
         True, help="Keep the hub's answer about a token for a minute; otherwise for a second"
     ).tag(config=True)
@@ -187,6 +190,7 @@ class NimbusHub(Application):
         "start_time",
         "measure_time",
         "stall_time",
+        "keep_jobs",
         "host_patience",
         "sizes",
         "warnings",
@@ -291,6 +295,7 @@ class NimbusHub(Application):
             host_patience=parse_duration(self.host_patience),
             measure=parse_duration(self.measure_time),
             stall=read_timeout(self.stall_time),
+            keep_jobs=read_timeout(self.keep_jobs),
         )
         return Control(
             store=store,

@@ -7,6 +7,7 @@ NimbusError
 ├── Unauthenticated       no or an unknown token
 ├── Forbidden             known, but not allowed to do this
 ├── NotFound              no such object, or another user's
+│   └── Deleted           it was there, and was deleted
 ├── Conflict              the object is not in a state that allows it
 │   └── Ended             the lease or job is over
 └── Unavailable           a part that is needed does not answer; try again
@@ -21,6 +22,7 @@ from typing import ClassVar
 
 __all__ = [
     "Conflict",
+    "Deleted",
     "Ended",
     "Forbidden",
     "Impossible",
@@ -79,6 +81,12 @@ class NotFound(NimbusError):
     """There is no such object, or it belongs to somebody else."""
 
     code = "not_found"
+
+
+class Deleted(NotFound):
+    """What is asked for was there, and was deleted."""
+
+    code = "deleted"
 
 
 class Conflict(NimbusError):

@@ -304,9 +304,11 @@ export interface components {
         };
         /**
          * Gpu
-         * @description A device of a host and who holds it: ``lease_id`` is the first of ``lease_ids``.
+         * @description A device, who holds it (``lease_id`` is the first), and why it is out of service.
          */
         Gpu: {
+            /** Fault */
+            fault: string;
             /** Free Milli */
             free_milli: number;
             /** Index */
@@ -450,7 +452,7 @@ export interface components {
         };
         /**
          * Host
-         * @description A host and what of it is free; ``state_reason`` says why it is draining or down.
+         * @description A host; ``state_reason`` says why it, or which of its GPUs, takes nothing.
          */
         Host: {
             /** Address */
@@ -541,6 +543,7 @@ export interface components {
          *
          *     What it says of waiting is its lease's; ``preemptions`` of its attempts ended because
          *     others got its slots. ``gang`` is its lease if that is a debug gang's, which stays after it.
+         *     Files and output were deleted at ``deleted_at``, if they were; ``deletion`` says why.
          *     ``framework_reason`` says why the framework is this one if nobody named it.
          */
         Job: {
@@ -555,6 +558,10 @@ export interface components {
              * Format: date-time
              */
             created_at: string;
+            /** Deleted At */
+            deleted_at: string | null;
+            /** Deletion */
+            deletion: string;
             /** Ended At */
             ended_at: string | null;
             /** Framework */
@@ -1470,6 +1477,15 @@ export interface operations {
                 };
             };
             /** @description Refused */
+            410: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            /** @description Refused */
             413: {
                 headers: {
                     [name: string]: unknown;
@@ -1560,6 +1576,15 @@ export interface operations {
             };
             /** @description Refused */
             409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            /** @description Refused */
+            410: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -1666,6 +1691,15 @@ export interface operations {
                 };
             };
             /** @description Refused */
+            410: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            /** @description Refused */
             413: {
                 headers: {
                     [name: string]: unknown;
@@ -1756,6 +1790,15 @@ export interface operations {
             };
             /** @description Refused */
             409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            /** @description Refused */
+            410: {
                 headers: {
                     [name: string]: unknown;
                 };

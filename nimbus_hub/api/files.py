@@ -67,7 +67,7 @@ class FilesHandler(JobBase):
     async def get(self, job_id: str) -> None:
         """List files below output, logs and checkpoints, also after the end."""
         query = self.parse_query(FilesQuery)
-        view = await self.own(job_id)
+        view = await self.own_left(job_id)
         files = self.services.control.files
         path = query.path.strip("/")
         found, is_whole = await files.find(view.job, path, query.replica, query.limit)
@@ -90,7 +90,7 @@ class FileHandler(JobBase):
     async def get(self, job_id: str, path: str) -> None:
         """Send bytes of a file; a file that changes meanwhile breaks the connection off."""
         query = self.parse_query(FileQuery)
-        view = await self.own(job_id)
+        view = await self.own_left(job_id)
         parts = self.services.control.files.read(
             view.job,
             path,

@@ -23,13 +23,13 @@ class _Pool:
     away: int = 0
     holders: dict[str | None, int] = field(default_factory=dict)
 
-    def add(self, state: HostState, held: dict[str | None, int]) -> None:
+    def add(self, is_away: bool, held: dict[str | None, int]) -> None:
         """Count a device and what is held of it, in thousandths by owner."""
         self.total += 1
         for owner, milli in held.items():
             self.holders[owner] = self.holders.get(owner, 0) + milli
         left = _WHOLE - sum(held.values())
-        if state is not HostState.READY:
+        if is_away:
             self.away += 1
         elif not held:
             self.free += 1
@@ -53,7 +53,7 @@ def gpu_pools(
                 owner = owners[lease_id] if visible in (None, owners[lease_id]) else None
                 held[owner] = held.get(owner, 0) + milli
             pool = pools.setdefault((gpu.model, use.host.datacenter), _Pool())
-            pool.add(use.host.state, held)
+            pool.add(use.host.state is not HostState.READY or bool(gpu.fault), held)
     return [_shown(model, where, pool) for (model, where), pool in sorted(pools.items())]
 
 

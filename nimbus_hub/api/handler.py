@@ -20,6 +20,7 @@ from nimbus_hub.api.schemas import Error, Response
 from nimbus_hub.api.services import Services
 from nimbus_hub.errors import (
     Conflict,
+    Deleted,
     Forbidden,
     InvalidRequest,
     NimbusError,
@@ -41,6 +42,7 @@ STATUS: dict[type[NimbusError], int] = {
     InvalidRequest: 400,
     Unauthenticated: 401,
     Forbidden: 403,
+    Deleted: 410,
     NotFound: 404,
     Conflict: 409,
     Unavailable: 503,

@@ -54,6 +54,12 @@ class JobBase(ApiHandler):
             raise NotFound(f"there is no job {job_id} for the token of {self.caller.job_id}")
         return await self.services.control.jobs.get(job_id, self.owner)
 
+    async def own_left(self, job_id: str) -> JobView:
+        """Return such a job with its files and output; raise Deleted if they were deleted."""
+        view = await self.own(job_id)
+        view.job.check_left()
+        return view
+
 
 class JobsHandler(JobBase):
     """The jobs of the caller; an administrator's: of everybody."""
@@ -145,7 +151,15 @@ class JobHandler(JobBase):
 
     operations = {
         "get": Operation("Show a job", Scope.READ, schemas.Job, query=WaitQuery, for_jobs=True),
+        "delete": Operation("Delete what a job left", Scope.USE, schemas.Job),
     }
+
+    async def delete(self, job_id: str) -> None:
+        """Have files and output of a job that is over deleted; its record stays."""
+        view = await self.own(job_id)
+        control = self.services.control
+        job = await control.retention.delete(view.job.id, f"deleted by {self.caller.name}")
+        self.reply(job_view(await control.jobs.view(job)))
 
     async def get(self, job_id: str) -> None:
         """Show a job, at once or when it or its lease changed."""

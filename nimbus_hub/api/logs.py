@@ -52,7 +52,7 @@ class LogsHandler(JobBase):
     async def get(self, job_id: str) -> None:
         """Return output of one replica, or of all."""
         query = self.parse_query(LogsQuery)
-        view = await self.own(job_id)
+        view = await self.own_left(job_id)
         logs = self.services.control.logs
         replicas = await logs.replicas(view.job, query.replica, query.attempt)
         share = max(_LEAST_BYTES, min(_MOST_BYTES, _TOGETHER_BYTES // max(1, len(replicas))))
@@ -82,7 +82,7 @@ class LogStreamHandler(JobBase, EventStreamHandler):
     async def get(self, job_id: str) -> None:
         """Send the job at each change and its output as it comes, until both are over."""
         query = self.parse_query(StreamQuery)
-        view = await self.own(job_id)
+        view = await self.own_left(job_id)
         if query.replica is not None and view.replicas:
             await self.services.control.logs.replicas(view.job, query.replica, 0)
         self.open_stream()

@@ -108,7 +108,7 @@ def _operation(path: str, verb: str, operation: Operation) -> dict[str, Any]:
 def _responses(operation: Operation) -> dict[str, Any]:
     errors: list[int] = [405]
     if operation.scope is not None:
-        errors += [400, 401, 403, 404, 409, 413, 503]
+        errors += [400, 401, 403, 404, 409, 410, 413, 503]
     answers = {operation.status: operation.response, **operation.also}
     return {
         **{

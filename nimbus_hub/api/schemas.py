@@ -210,6 +210,7 @@ class Job(Response):
 
     What it says of waiting is its lease's; ``preemptions`` of its attempts ended because
     others got its slots. ``gang`` is its lease if that is a debug gang's, which stays after it.
+    Files and output were deleted at ``deleted_at``, if they were; ``deletion`` says why.
     ``framework_reason`` says why the framework is this one if nobody named it.
     """
 
@@ -241,6 +242,8 @@ class Job(Response):
     created_at: datetime
     started_at: datetime | None
     ended_at: datetime | None
+    deleted_at: datetime | None
+    deletion: str
     is_ended: bool
     version: int
 
@@ -336,7 +339,7 @@ class LogList(Response):
 
 
 class Gpu(Response):
-    """A device of a host and who holds it: ``lease_id`` is the first of ``lease_ids``."""
+    """A device, who holds it (``lease_id`` is the first), and why it is out of service."""
 
     index: int
     model: str
@@ -344,10 +347,11 @@ class Gpu(Response):
     free_milli: int
     lease_id: str | None
     lease_ids: list[str]
+    fault: str
 
 
 class Host(Response):
-    """A host and what of it is free; ``state_reason`` says why it is draining or down."""
+    """A host; ``state_reason`` says why it, or which of its GPUs, takes nothing."""
 
     name: str
     datacenter: str

@@ -166,6 +166,8 @@ def job_view(view: JobView) -> schemas.Job:
         created_at=job.created_at,
         started_at=job.started_at,
         ended_at=job.ended_at,
+        deleted_at=job.deleted_at,
+        deletion=job.deletion,
         is_ended=job.state.is_end,
         version=job.version + lease.version,
     )
@@ -225,13 +227,14 @@ def plan_view(
 
 def host_view(use: HostUse, visible: frozenset[str] | None) -> schemas.Host:
     """Show a host; holders that are not in ``visible`` (None: all are) are told as "other"."""
+    faults = [f"GPU {g.index} is out of service: {g.fault}" for g in use.host.gpus if g.fault]
     return schemas.Host(
         name=use.host.name,
         datacenter=use.host.datacenter,
         rack=use.host.rack,
         address=use.host.address,
         state=use.host.state,
-        state_reason=use.host.state_reason,
+        state_reason="; ".join(filter(None, [use.host.state_reason, *faults])),
         labels=use.host.labels,
         cpus_milli=use.host.cpus_milli,
         cpus_free_milli=use.cpus_free_milli,
@@ -250,9 +253,10 @@ def _gpu_view(use: HostUse, gpu: Gpu, visible: frozenset[str] | None) -> schemas
         index=gpu.index,
         model=gpu.model,
         memory_bytes=gpu.memory_bytes,
-        free_milli=use.gpu_free_milli(gpu.index),
+        free_milli=use.gpu_free_milli(gpu),
         lease_id=holders[0] if holders else None,
         lease_ids=holders,
+        fault=gpu.fault,
     )
 
 

@@ -96,13 +96,23 @@ class Command(click.Command):
 
 
 class Group(click.Group):
-    """A group of such commands; ``lazy`` names further ones as ``module:attribute``."""
+    """A group of such commands; ``lazy`` names further ones as ``module:attribute``.
+
+    ``aliases`` are other names of commands, which no list has.
+    """
 
     command_class = Command
 
-    def __init__(self, *args: Any, lazy: dict[str, str] | None = None, **settings: Any) -> None:
+    def __init__(
+        self,
+        *args: Any,
+        lazy: dict[str, str] | None = None,
+        aliases: dict[str, str] | None = None,
+        **settings: Any,
+    ) -> None:
         super().__init__(*args, **{"epilog": EPILOG, **settings})
         self._lazy = lazy or {}
+        self._aliases = aliases or {}
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return the names, in the order of the table."""
@@ -110,6 +120,7 @@ class Group(click.Group):
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Return a command; importing it here keeps the others' imports out of its start."""
+        cmd_name = self._aliases.get(cmd_name, cmd_name)
         if cmd_name not in self._lazy:
             return super().get_command(ctx, cmd_name)
         module, _, name = self._lazy[cmd_name].partition(":")

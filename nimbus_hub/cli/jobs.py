@@ -1,4 +1,4 @@
-"""``nimbus ps``, ``logs``, ``stop``: what runs, what it says, and its end."""
+"""``nimbus ps``, ``logs``, ``stop``, ``rm``: what runs, what it says, its end and what it left."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from nimbus_hub.client.explain import hosts_text, waiting_text
 from nimbus_hub.client.lines import Lines
 from nimbus_hub.errors import InvalidRequest
 
-__all__ = ["logs", "ps", "stop"]
+__all__ = ["logs", "ps", "rm", "stop"]
 
 _COLUMNS = ("ID", "KIND", "NAME", "STATE", "HOSTS", "STARTED", "ENDS", "REASON")
 
@@ -111,4 +111,23 @@ def _stop(client: Client, job_id: str, reason: str, as_json: bool) -> Job:
     job = client.stop(job_id, reason)
     if not as_json:
         click.echo(job_ended_text(job) if job.is_ended else f"job {job.id} is being stopped")
+    return job
+
+
+@click.command("rm", cls=Command)
+@click.argument("job_ids", metavar="JOB...", nargs=-1, required=True)
+@json_option
+@click.pass_context
+def rm(ctx: click.Context, job_ids: tuple[str, ...], as_json: bool) -> None:
+    """Delete the files and the output of jobs that ended; what became of them stays known."""
+    client = connect(ctx)
+    deleted = [_delete(client, job_id, as_json) for job_id in job_ids]
+    if as_json:
+        print_json(deleted)
+
+
+def _delete(client: Client, job_id: str, as_json: bool) -> Job:
+    job = client.delete(job_id)
+    if not as_json:
+        click.echo(f"files and output of job {job.id}: {job.deletion}")
     return job

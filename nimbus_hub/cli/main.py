@@ -17,6 +17,7 @@ _COMMANDS = {
     "logs": "nimbus_hub.cli.jobs:logs",
     "files": "nimbus_hub.cli.files:files",
     "stop": "nimbus_hub.cli.jobs:stop",
+    "rm": "nimbus_hub.cli.jobs:rm",
     "lease": "nimbus_hub.cli.lease:lease",
     "debug": "nimbus_hub.cli.debug:debug",
     "hosts": "nimbus_hub.cli.hosts:hosts",
@@ -28,7 +29,10 @@ _COMMANDS = {
 }
 
 
-@click.group("nimbus", cls=Group, lazy=_COMMANDS)
+_ALIASES = {"delete": "rm"}
+
+
+@click.group("nimbus", cls=Group, lazy=_COMMANDS, aliases=_ALIASES)
 def nimbus() -> None:
     """Train on the hub's hosts, from a session's terminal or from outside.
 

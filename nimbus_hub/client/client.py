@@ -214,6 +214,10 @@ class Client(ClusterCalls, FileCalls):
         """Stop a job."""
         return decode(Job, self._post(f"{_API}/jobs/{job_id}/stop", {"reason": reason}))
 
+    def delete(self, job_id: str) -> Job:
+        """Have the files and output of an ended job deleted; its record stays."""
+        return decode(Job, self.transport.request("DELETE", f"{_API}/jobs/{job_id}"))
+
     def write_input(self, job_id: str, replica: str, text: str) -> Job:
         """Write to the standard input of a replica, like ``worker-0``; an empty text is its end."""
         body = {"replica": replica, "text": text}

@@ -193,7 +193,8 @@ class Job:
 
     What it says of waiting is its lease's; ``preemptions`` of its attempts ended because
     others got its slots. ``gang`` is its lease if that is a debug gang's, which stays after it.
-    ``framework_reason`` says why the framework is this one if nobody named it.
+    ``framework_reason`` says why the framework is this one if nobody named it. Files and output
+    were deleted at ``deleted_at``, if they were; ``deletion`` says why.
     """
 
     id: str
@@ -224,6 +225,8 @@ class Job:
     created_at: datetime
     started_at: datetime | None
     ended_at: datetime | None
+    deleted_at: datetime | None
+    deletion: str
     is_ended: bool
     version: int
 
@@ -329,7 +332,7 @@ class FileList:
 
 @dataclass(frozen=True, slots=True)
 class Gpu:
-    """A device of a host and who holds it: ``lease_id`` is the first of ``lease_ids``."""
+    """A device, who holds it (``lease_id`` is the first), and why it is out of service."""
 
     index: int
     model: str
@@ -337,11 +340,12 @@ class Gpu:
     free_milli: int
     lease_id: str | None
     lease_ids: tuple[str, ...]
+    fault: str
 
 
 @dataclass(frozen=True, slots=True)
 class Host:
-    """A host and what of it is free; ``state_reason`` says why it is draining or down."""
+    """A host; ``state_reason`` says why it, or which of its GPUs, takes nothing."""
 
     name: str
     datacenter: str

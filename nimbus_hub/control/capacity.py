@@ -25,16 +25,17 @@ class HostUse:
     gpu_shares: dict[int, dict[str, int]]
 
     def free_gpus(self) -> list[Gpu]:
-        """Return the devices nobody holds."""
-        return [gpu for gpu in self.host.gpus if gpu.index not in self.gpu_shares]
+        """Return the devices in service that nobody holds."""
+        return [gpu for gpu in self.host.gpus if gpu.index not in self.gpu_shares and not gpu.fault]
 
     def gpu_leases(self, index: int) -> list[str]:
         """Return the leases that hold a device or a share of it."""
         return list(self.gpu_shares.get(index, ()))
 
-    def gpu_free_milli(self, index: int) -> int:
+    def gpu_free_milli(self, gpu: Gpu) -> int:
         """Return what of a device is free, in thousandths."""
-        return max(0, _WHOLE - sum(self.gpu_shares.get(index, {}).values()))
+        held = sum(self.gpu_shares.get(gpu.index, {}).values())
+        return 0 if gpu.fault else max(0, _WHOLE - held)
 
 
 def host_uses(hosts: Sequence[Host], leases: Iterable[Lease]) -> tuple[HostUse, ...]:

@@ -10,6 +10,7 @@ from nimbus_hub.control.accounting import Accounting
 from nimbus_hub.control.activity import Activity
 from nimbus_hub.control.bus import Bus
 from nimbus_hub.control.cluster_file import ClusterFile
+from nimbus_hub.control.devices import Devices
 from nimbus_hub.control.files import Files
 from nimbus_hub.control.gangs import Gangs
 from nimbus_hub.control.granting import Granting
@@ -25,6 +26,7 @@ from nimbus_hub.control.policies import Policies
 from nimbus_hub.control.reaper import Reaper
 from nimbus_hub.control.reconciler import Reconciler
 from nimbus_hub.control.records import Records
+from nimbus_hub.control.retention import Retention
 from nimbus_hub.control.runner import Runner
 from nimbus_hub.control.scheduling import Policy, Scheduling, ShippedPolicy
 from nimbus_hub.control.sessions import Sessions
@@ -81,6 +83,7 @@ class Control:
         self._outages = Outages(self.records, heartbeat)
         self._stalls = Stalls(self.records, self.inventory, self._outages, settings.stall)
         self.jobs = self._jobs()
+        self.retention = self._retention()
         self.gangs = Gangs(self.records, self.inventory, self.leases, self.snapshots)
         self.files = Files(self.records, self.inventory)
         self.logs = Logs(self.records, self.jobs, self.inventory)
@@ -102,6 +105,10 @@ class Control:
             self._stalls,
         )
 
+    def _retention(self) -> Retention:
+        keep, measure = self.settings.keep_jobs, self.settings.measure
+        return Retention(self.records, self.inventory, self.snapshots, keep, measure)
+
     def _reconciler(self, sessions: Sessions) -> Reconciler:
         records, inventory, metrics = self.records, self.inventory, self.metrics
         absences, leftovers, outages = self._absences, self._leftovers, self._outages
@@ -118,6 +125,8 @@ class Control:
             Granting(records, self.leases, self.scheduling, metrics),
             Reaper(records, self.leases, self.settings, sessions, absences, outages, metrics),
             runner,
+            self.retention,
+            Devices(records, inventory),
             metrics,
             sweep=self.settings.sweep,
         )

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import MISSING, fields, replace
 from typing import Any
 
-from nimbus_hub.model.host import Host, HostMark, HostState
+from nimbus_hub.model.host import Device, Host, HostMark, HostState
 
-__all__ = ["declared_over_found", "marked", "silenced"]
+__all__ = ["declared_over_found", "marked", "silenced", "with_faults"]
 
 _DEFAULTS: Mapping[str, Any] = {
     field.name: field.default for field in fields(Host) if field.default is not MISSING
@@ -47,3 +47,13 @@ def marked(host: Host, mark: HostMark | None) -> Host:
     if host.state is not HostState.READY and not host.state_reason:
         return replace(host, state_reason=f"declared to be {host.state}")
     return host
+
+
+def with_faults(host: Host, faults: Mapping[Device, str]) -> Host:
+    """Return a host whose devices say why they are out of service, those that are."""
+    if not any(Device(host.name, gpu.index) in faults for gpu in host.gpus):
+        return host
+    gpus = (
+        replace(gpu, fault=faults.get(Device(host.name, gpu.index), gpu.fault)) for gpu in host.gpus
+    )
+    return replace(host, gpus=tuple(gpus))

@@ -11,13 +11,13 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from nimbus_hub.control.cluster_file import ClusterFile
-from nimbus_hub.control.host_merge import declared_over_found, marked, silenced
+from nimbus_hub.control.host_merge import declared_over_found, marked, silenced, with_faults
 from nimbus_hub.control.records import Records
 from nimbus_hub.errors import Conflict, InvalidRequest, NotFound, Unavailable
 from nimbus_hub.executors.base import Executor, HostChecker, OnChange
 from nimbus_hub.model.check import HostCheck
 from nimbus_hub.model.cluster import Cluster
-from nimbus_hub.model.host import Host, HostMark, HostState
+from nimbus_hub.model.host import Device, Host, HostMark, HostState
 
 __all__ = ["LOCAL", "Inventory"]
 
@@ -60,6 +60,7 @@ class Inventory:
         self._runs: dict[str, Executor] = {}
         self._unmarked: dict[str, Host] = {}
         self._by_name: dict[str, Host] = {}
+        self._faults: dict[Device, str] = {}
         self._hosts: tuple[Host, ...] = ()
 
     @property
@@ -171,6 +172,12 @@ class Inventory:
             log.info("host %s takes new slots again", name)
         return self._remark(name, records)
 
+    def note_gpu_faults(self, faults: Mapping[Device, str]) -> bool:
+        """Have these devices, and no others, be out of service; tell whether that is news."""
+        before, self._faults = self._hosts, dict(faults)
+        self._show()
+        return self._hosts is not before
+
     def has_left(self, host_name: str) -> bool:
         """Tell whether a host is gone for good: nobody has it, and everybody was asked."""
         return self.is_complete and host_name not in self._by_name
@@ -228,8 +235,11 @@ class Inventory:
         self._show()
 
     def _show(self) -> None:
-        """Lay the marks over the hosts."""
-        found = {name: marked(host, self._marks.get(name)) for name, host in self._unmarked.items()}
+        """Lay the marks over the hosts, and the faults over their devices."""
+        found = {
+            name: with_faults(marked(host, self._marks.get(name)), self._faults)
+            for name, host in self._unmarked.items()
+        }
         if found != self._by_name:
             self._by_name, self._hosts = found, tuple(found.values())
 

@@ -27,10 +27,11 @@ class Metrics:
         self.jobs = self._gauge("nimbus_jobs", "Live jobs by state", "state")
         self.gpus = self._gauge("nimbus_gpus", "GPUs of all hosts by model", "model")
         self.gpus_held = self._gauge("nimbus_gpus_held", "GPUs that leases hold by model", "model")
-        self.queue_age_seconds = Gauge(
-            "nimbus_queue_age_seconds",
-            "Age of the oldest lease that waits",
-            registry=self.registry,
+        self.gpus_out = self._gauge(
+            "nimbus_gpus_out_of_service", "GPUs that are given to nobody by model", "model"
+        )
+        self.queue_age_seconds = self._gauge(
+            "nimbus_queue_age_seconds", "Age of the oldest lease that waits"
         )
         self.gpu_seconds_held = self._counter(
             "nimbus_gpu_seconds_held", "GPUs held by leases, times seconds"
@@ -59,10 +60,9 @@ class Metrics:
             "nimbus_pass_seconds", "Length of a pass of the reconciler", registry=self.registry
         )
         self.errors = self._counter("nimbus_reconciler_errors", "Passes and steps that failed")
-        self.file_refused = Gauge(
+        self.file_refused = self._gauge(
             "nimbus_cluster_file_refused",
             "1 while the cluster file has a fault and what it said before holds on",
-            registry=self.registry,
         )
         self.reclaim_seconds = Histogram(
             "nimbus_reclaim_seconds",
@@ -110,15 +110,18 @@ class Metrics:
         # A model whose last host has gone must not keep its last figures.
         self.gpus.clear()
         self.gpus_held.clear()
+        self.gpus_out.clear()
+        out = Tally(gpu.model for host in hosts for gpu in host.gpus if gpu.fault)
         for model, count in Tally(models.values()).items():
             self.gpus.labels(model=model).set(count)
             self.gpus_held.labels(model=model).set(held[model] / 1000)
+            self.gpus_out.labels(model=model).set(out[model])
 
     def _counter(self, name: str, help_text: str, *labels: str) -> Counter:
         return Counter(name, help_text, labels, registry=self.registry)
 
-    def _gauge(self, name: str, help_text: str, label: str) -> Gauge:
-        return Gauge(name, help_text, [label], registry=self.registry)
+    def _gauge(self, name: str, help_text: str, *labels: str) -> Gauge:
+        return Gauge(name, help_text, labels, registry=self.registry)
 
 
 def _held_milli(leases: Iterable[Lease], models: Mapping[tuple[str, int], str]) -> Tally[str]:

@@ -181,7 +181,10 @@ def _is_news(change: Change) -> bool:
     if isinstance(change, Warned):
         return True
     if isinstance(change, Job):
-        return not change.is_holder and (change.state.is_end or bool(change.note))
+        # That what it left is deleted, later, is no news of it.
+        return not (change.is_holder or change.deleted_at) and (
+            change.state.is_end or bool(change.note)
+        )
     if change.kind is LeaseKind.JOB or not change.state.is_end:
         return False
     return change.state in _NOT_ASKED_FOR or change.reason.startswith(SERVER_DIED)

@@ -17,6 +17,7 @@ from datetime import datetime, timedelta
 from functools import partial
 
 from nimbus_hub.control.absences import Absences
+from nimbus_hub.control.devices import Devices
 from nimbus_hub.control.gangs import Gangs
 from nimbus_hub.control.granting import Granting
 from nimbus_hub.control.inventory import Inventory
@@ -24,6 +25,7 @@ from nimbus_hub.control.leftovers import Leftovers
 from nimbus_hub.control.metrics import Metrics
 from nimbus_hub.control.reaper import Reaper
 from nimbus_hub.control.records import Records
+from nimbus_hub.control.retention import Retention
 from nimbus_hub.control.runner import Runner
 from nimbus_hub.control.scheduling import Scheduling
 from nimbus_hub.control.specs import job_id_of
@@ -39,6 +41,8 @@ _TICK = timedelta(seconds=1)
 _IDLE = timedelta(seconds=10)
 _INVENTORY = timedelta(minutes=1)
 _LEFTOVERS = "leftovers"
+_RETENTION = "retention"
+_DEVICES = "devices"
 _LONGEST_BACKOFF_SECONDS = 30.0
 _SHORT_PASS_SECONDS = 0.02
 _LONGEST_REST_SECONDS = 0.25
@@ -58,6 +62,8 @@ class Reconciler:
         granting: Granting,
         reaper: Reaper,
         runner: Runner,
+        retention: Retention,
+        devices: Devices,
         metrics: Metrics,
         *,
         sweep: timedelta,
@@ -71,6 +77,8 @@ class Reconciler:
         self._granting = granting
         self._reaper = reaper
         self._runner = runner
+        self._retention = retention
+        self._devices = devices
         self._metrics = metrics
         self._sweep = sweep
         self._woken = asyncio.Event()
@@ -93,6 +101,7 @@ class Reconciler:
         await self._inventory.refresh()
         await self._scheduling.load()
         await self._leftovers.load()
+        self._devices.begin()
         self._inventory.watch(self._hear)
         self._is_prepared = True
 
@@ -131,6 +140,10 @@ class Reconciler:
                 self._take(lease.id, (lease.version,), step, now)
         if self._leftovers.are_within_reach:
             self._take(_LEFTOVERS, (), self._leftovers.clear, now)
+        if self._retention.is_due(now):
+            self._take(_RETENTION, (), self._retention.step, now)
+        for host in self._devices.due(now):
+            self._take(f"{_DEVICES} of {host}", (), partial(self._devices.look, host), now)
         self._forget_all_but({*(lease.id for lease in held), *(job.id for job in live.jobs)})
         self._metrics.observe(self._inventory.hosts, held, live.jobs, now)
         return self._next_look(held, live.jobs, now)
@@ -247,7 +260,8 @@ class Reconciler:
             lease.target is not None for lease in leases
         )
         times = [self._reaper.next_due(lease) for lease in leases]
-        times += [self._granting.next_due, self._absences.next_due(leases)]
+        times += [self._retention.next_due, self._devices.next_due, self._granting.next_due]
+        times += [self._absences.next_due(leases)]
         known = [time for time in times if time is not None and time > now]
         warnings = _TICK if any(lease.state.is_holding for lease in leases) else _IDLE
         return min([now + (_TICK if is_moving else warnings), *known])

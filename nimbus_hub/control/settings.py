@@ -125,7 +125,8 @@ class Settings:
     session, or all replicas of a gang, may take to run; ``host_patience`` how long a host
     may be down before what holds its slots is given up; ``measure`` how often use is measured;
     ``stall`` after what time without a sign of life a job of several replicas that says nothing
-    of it is ended as stalled, None for never.
+    of it is ended as stalled, None for never; ``keep_jobs`` how long files and output of jobs are
+    kept after their end, None for ever.
     """
 
     api_url: str
@@ -140,6 +141,7 @@ class Settings:
     host_patience: timedelta = timedelta(minutes=2)
     measure: timedelta = timedelta(seconds=10)
     stall: timedelta | None = timedelta(hours=1)
+    keep_jobs: timedelta | None = None
 
     def size_of(self, groups: Sequence[SlotGroup]) -> str:
         """Return the name of the size that holds just this, empty for own numbers."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
 from typing import BinaryIO, ParamSpec, TypeVar
 
 from nimbus_hub.model.snapshot import SnapshotFile
@@ -41,6 +42,10 @@ class Snapshots:
     async def check(self, owner: str, digest: str) -> None:
         """Raise NotFound unless the owner has this snapshot."""
         await self._run(self._store.files, owner, digest)
+
+    async def remove_unneeded(self, needed: Mapping[str, Collection[str]], before: datetime) -> int:
+        """Remove those that nobody needs and that are older; return how many bytes."""
+        return await self._run(self._store.remove_unneeded, needed, before)
 
     def close(self) -> None:
         """Wait for what is under way."""

@@ -6,16 +6,16 @@ engine has taken the request, and each may be repeated. The reconciler asks agai
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from datetime import datetime
 from typing import Protocol, runtime_checkable
 
 from nimbus_hub.model.check import HostCheck
 from nimbus_hub.model.file import FileList, FilePart
-from nimbus_hub.model.host import Host
+from nimbus_hub.model.host import HeldMemory, Host
 from nimbus_hub.model.replica import LogChunk, ReplicaSpec, ReplicaStatus, Usage
 
-__all__ = ["Executor", "HostChecker", "OnChange"]
+__all__ = ["Executor", "GpuReader", "HostChecker", "OnChange"]
 
 OnChange = Callable[[str], None]
 """Called with a replica's id, on the event loop, when its status may have changed."""
@@ -108,6 +108,17 @@ class Executor(Protocol):
         """
         ...
 
+    async def delete(
+        self, job_id: str, replica_ids: Collection[str], workspace: str | None = None
+    ) -> None:
+        """Delete what a job that is over has left: its files, output and records.
+
+        ``replica_ids`` are all that it ever had here, ``workspace`` is that of a debug gang, if
+        it held one. Returns when all is gone, and may be repeated. Raises Conflict if a replica
+        is not over, and Unavailable if a host that has something does not answer.
+        """
+        ...
+
     def watch(self, on_change: OnChange) -> None:
         """Call ``on_change`` from now on when a replica changed. A hint: it may be missed."""
         ...
@@ -119,4 +130,16 @@ class HostChecker(Protocol):
 
     async def check_host(self, name: str) -> tuple[HostCheck, ...]:
         """Return what was looked at, now; a host that does not answer is one such fault."""
+        ...
+
+
+@runtime_checkable
+class GpuReader(Protocol):
+    """An executor that can ask the drivers of its hosts' GPUs."""
+
+    async def gpu_memory(self, name: str) -> Mapping[int, HeldMemory]:
+        """Return what is held of a host's devices, by index; those it cannot ask are left out.
+
+        What a display holds does not count. May take seconds.
+        """
         ...

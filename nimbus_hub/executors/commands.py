@@ -63,6 +63,7 @@ def supervisor_spec(
         # A holder runs nothing of the user's and has no directories.
         "cwd": "/" if is_holder else str(directory / "work"),
         "directory": "" if is_holder else str(directory),
+        "top": str(directory.parent),
         "account": rights if is_other else None,
         "cgroups": [str(group) for group in limits.groups],
         "memory_events": str(limits.memory_events) if limits.memory_events else None,

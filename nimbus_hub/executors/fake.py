@@ -11,7 +11,7 @@ from nimbus_hub.clock import Clock, SystemClock
 from nimbus_hub.errors import Conflict, Ended, NotFound, Unavailable
 from nimbus_hub.executors.base import OnChange
 from nimbus_hub.model.file import FileList, FilePart, JobFile
-from nimbus_hub.model.host import Host
+from nimbus_hub.model.host import HeldMemory, Host
 from nimbus_hub.model.replica import LogChunk, ReplicaSpec, ReplicaState, ReplicaStatus, Usage
 
 __all__ = ["FakeExecutor"]
@@ -55,6 +55,7 @@ class FakeExecutor:
         self._clock = clock or SystemClock()
         self._replicas: dict[str, _Fake] = {}
         self._used: dict[str, Usage] = {}
+        self._held: dict[str, dict[int, HeldMemory]] = {}
         self._on_change: OnChange = lambda replica_id: None
 
     async def hosts(self) -> tuple[Host, ...]:
@@ -154,6 +155,22 @@ class FakeExecutor:
             raise Ended(f"replica {replica_id} is over and reads nothing any more")
         found.input.extend(data)
 
+    async def delete(
+        self, job_id: str, replica_ids: Collection[str], workspace: str | None = None
+    ) -> None:
+        """Forget replicas that are over."""
+        self._reach()
+        found = [self._replicas[each] for each in replica_ids if each in self._replicas]
+        if not all(each.status.state.is_end for each in found):
+            raise Conflict(f"job {job_id} is not over: what it leaves stays")
+        for replica_id in replica_ids:
+            self._replicas.pop(replica_id, None)
+
+    async def gpu_memory(self, name: str) -> dict[int, HeldMemory]:
+        """Return what :meth:`hold` said."""
+        self._reach()
+        return dict(self._held.get(name, {}))
+
     def watch(self, on_change: OnChange) -> None:
         """Call back at each change, on the caller's stack."""
         self._on_change = on_change
@@ -190,6 +207,10 @@ class FakeExecutor:
         """Let a replica have used that much since its start."""
         self._of(replica_id)
         self._used[replica_id] = Usage(cpu_seconds, gpu_seconds=gpu_seconds)
+
+    def hold(self, host: str, index: int, memory: HeldMemory) -> None:
+        """Let programs hold memory of a device."""
+        self._held.setdefault(host, {})[index] = memory
 
     def say(self, replica_id: str, reason: str) -> None:
         """Let a replica say why it is as it is."""

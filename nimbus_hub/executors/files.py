@@ -9,17 +9,19 @@ from __future__ import annotations
 
 import json
 import subprocess
-from collections.abc import Callable, Mapping
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, TypeVar
 
 from nimbus_hub.errors import InvalidRequest, NimbusError, NotFound, Unavailable
-from nimbus_hub.executors.records import Record
+from nimbus_hub.executors.records import Record, checked_id, refuse_live
 from nimbus_hub.model.file import FileList, FilePart, JobFile
 from nimbus_hub.replica import files
 
-__all__ = ["JobFiles", "answered", "find_own", "listed", "part", "read_own"]
+__all__ = ["Directory", "JobFiles", "answered", "find_own", "listed", "part", "read_own"]
 
 R = TypeVar("R")
 
@@ -29,57 +31,50 @@ _ERRORS: Mapping[str, type[NimbusError]] = {"not_found": NotFound, "invalid": In
 
 
 @dataclass(frozen=True, slots=True)
-class JobFiles:
-    """Lists and reads; ``python`` runs the helper."""
+class Directory:
+    """A job's directory on this machine, read under an account; None is the service's own.
 
-    python: str
+    ``python`` runs the helper that becomes the account.
+    """
 
-    def find(self, record: Record, path: str, limit: int) -> FileList:
-        """Return files at or below a path; none of a replica that has no directory."""
-        directory = record.directory()
-        if not directory:
-            return FileList(())
-        if (account := record.account()) is None:
-            return find_own(directory, path, limit)
-        return listed(self._ask(account, directory, "list", path, str(limit))[0])
+    path: str
+    account: Mapping[str, Any] | None = None
+    python: str = sys.executable
 
-    def read(self, record: Record, path: str, offset: int, limit: int) -> FilePart:
+    def find(self, path: str, limit: int) -> FileList:
+        """Return files at or below a path."""
+        if self.account is None:
+            return find_own(self.path, path, limit)
+        return listed(self._ask("list", path, str(limit))[0])
+
+    def read(self, path: str, offset: int, limit: int) -> FilePart:
         """Return bytes of a file; raise NotFound, or InvalidRequest for what is none."""
-        directory = record.directory()
-        if not directory:
-            raise NotFound(f"there is no file {path}: the job has not started")
-        if (account := record.account()) is None:
-            return read_own(directory, path, offset, limit)
-        answer, data = self._ask(account, directory, "read", path, str(offset), str(limit))
+        if self.account is None:
+            return read_own(self.path, path, offset, limit)
+        answer, data = self._ask("read", path, str(offset), str(limit))
         return part(path, answer, data)
 
-    def heard_at(self, record: Record) -> datetime | None:
-        """Return when a replica wrote last: output, or anything in its job's log directory."""
-        found = [record.output_changed_at(), self._logs_changed_at(record)]
-        return max((at for at in found if at is not None), default=None)
+    def newest(self, path: str) -> int:
+        """Return when something last changed there, in nanoseconds since the epoch."""
+        if self.account is None:
+            return _guarded(lambda: files.newest(self.path, path))
+        return int(self._ask("newest", path)[0]["changed"])
 
-    def _logs_changed_at(self, record: Record) -> datetime | None:
-        directory = record.directory()
-        if not directory:
-            return None
-        try:
-            if (account := record.account()) is None:
-                changed = _guarded(lambda: files.newest(directory, _LOGS))
-            else:
-                changed = self._ask(account, directory, "newest", _LOGS)[0]["changed"]
-        except NimbusError:
-            return None  # A home that does not answer has nothing to tell.
-        return _moment(changed) if changed else None
+    def delete(self) -> None:
+        """Delete it with all that is in it; what is gone is left alone. May be repeated."""
+        if self.account is None:
+            _guarded(lambda: files.delete(self.path))
+        else:
+            self._ask("delete", "")
 
-    def _ask(
-        self, account: Mapping[str, Any], directory: str, *words: str
-    ) -> tuple[dict[str, Any], bytes]:
-        """Have the helper answer under an account; return what it says, and its bytes."""
-        groups = ",".join(map(str, account["groups"]))
-        identity = [str(account["uid"]), str(account["gid"]), groups]
+    def _ask(self, *words: str) -> tuple[dict[str, Any], bytes]:
+        """Have the helper answer under the account; return what it says, and its bytes."""
+        assert self.account is not None
+        groups = ",".join(map(str, self.account["groups"]))
+        identity = [str(self.account["uid"]), str(self.account["gid"]), groups]
         try:
             done = subprocess.run(
-                [self.python, "-I", "-S", files.__file__, *identity, directory, *words],
+                [self.python, "-I", "-S", files.__file__, *identity, self.path, *words],
                 cwd="/",
                 env={"LANG": "C.UTF-8"},
                 stdin=subprocess.DEVNULL,
@@ -90,8 +85,63 @@ class JobFiles:
         except ValueError:
             raise InvalidRequest("a path must be without NUL characters") from None
         except (OSError, subprocess.SubprocessError) as error:
-            raise Unavailable(f"the files in {directory} cannot be read: {error}") from error
+            raise Unavailable(f"the files in {self.path} cannot be read: {error}") from error
         return answered(done.stdout)
+
+
+@dataclass(frozen=True, slots=True)
+class JobFiles:
+    """Lists and reads what records tell of; ``python`` runs the helper."""
+
+    python: str
+
+    def find(self, record: Record, path: str, limit: int) -> FileList:
+        """Return files at or below a path; none of a replica that has no directory."""
+        directory = self._directory(record)
+        return FileList(()) if directory is None else directory.find(path, limit)
+
+    def read(self, record: Record, path: str, offset: int, limit: int) -> FilePart:
+        """Return bytes of a file; raise NotFound, or InvalidRequest for what is none."""
+        directory = self._directory(record)
+        if directory is None:
+            raise NotFound(f"there is no file {path}: the job has not started")
+        return directory.read(path, offset, limit)
+
+    def heard_at(self, record: Record) -> datetime | None:
+        """Return when a replica wrote last: output, or anything in its job's log directory."""
+        found = [record.output_changed_at(), self._logs_changed_at(record)]
+        return max((at for at in found if at is not None), default=None)
+
+    def delete(self, records: Sequence[Record], names: Iterable[str]) -> None:
+        """Delete directories of these names where those of the records are, and the records.
+
+        Raises Conflict if a replica is not over.
+        """
+        refuse_live(records)
+        found = {
+            Path(record.top(), checked_id(name)): record
+            for name in names
+            for record in records
+            if record.top()
+        }
+        for path, record in found.items():
+            Directory(str(path), record.account(), self.python).delete()
+        for record in records:
+            record.delete()
+
+    def _logs_changed_at(self, record: Record) -> datetime | None:
+        directory = self._directory(record)
+        if directory is None:
+            return None
+        try:
+            changed = directory.newest(_LOGS)
+        except NimbusError:
+            return None  # A home that does not answer has nothing to tell.
+        return _moment(changed) if changed else None
+
+    def _directory(self, record: Record) -> Directory | None:
+        path = record.directory()
+        return Directory(path, record.account(), self.python) if path else None
 
 
 def find_own(directory: str, path: str, limit: int) -> FileList:

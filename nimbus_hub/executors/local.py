@@ -10,9 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
 import signal
-import socket
 import sys
 import threading
 import weakref
@@ -23,17 +21,16 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar, TypeVarTuple
 
-import psutil
-
 from nimbus_hub.errors import Ended, NimbusError, Unavailable
 from nimbus_hub.executors.accounts import Account, Accounts
 from nimbus_hub.executors.base import OnChange
 from nimbus_hub.executors.directories import JobDirectories, Snapshots
 from nimbus_hub.executors.files import JobFiles
-from nimbus_hub.executors.gpus import find_gpus
+from nimbus_hub.executors.gpus import held_memory
 from nimbus_hub.executors.holders import HeldRun
 from nimbus_hub.executors.inputs import write_input
 from nimbus_hub.executors.limits import Limits, find_limits
+from nimbus_hub.executors.machine import this_machine
 from nimbus_hub.executors.places import Place, Places
 from nimbus_hub.executors.processes import boot_id, kill_members
 from nimbus_hub.executors.records import Reading, Record, checked_id
@@ -41,7 +38,7 @@ from nimbus_hub.executors.supervisors import exit_code, until_closed
 from nimbus_hub.executors.usage import UsageReader
 from nimbus_hub.executors.watches import Watches
 from nimbus_hub.model.file import FileList, FilePart
-from nimbus_hub.model.host import Host
+from nimbus_hub.model.host import HeldMemory, Host
 from nimbus_hub.model.replica import LogChunk, ReplicaSpec, ReplicaState, ReplicaStatus, Usage
 
 __all__ = ["LocalExecutor"]
@@ -84,8 +81,7 @@ class LocalExecutor:
         ``seen`` says when it was for the service that the system clock showed a moment.
         """
         self._records = state / "replicas"
-        self._declared = tuple(hosts)
-        self._overcommit = cpu_overcommit
+        self._declared, self._overcommit = tuple(hosts), cpu_overcommit
         accounts = accounts or Accounts(Account.current())
         directories = JobDirectories(state / "staging", snapshots, accounts.service, sys.executable)
         self._places = Places(accounts, environments, directories, limits or find_limits())
@@ -103,7 +99,7 @@ class LocalExecutor:
 
     async def hosts(self) -> tuple[Host, ...]:
         """Return the declared hosts, or this machine."""
-        return self._declared or (await self._in_pool(self._discover),)
+        return self._declared or (await self._in_pool(this_machine, self._overcommit),)
 
     async def start(self, spec: ReplicaSpec) -> None:
         """Start a replica, at most once, whoever asks and however often."""
@@ -209,6 +205,19 @@ class LocalExecutor:
     async def read_file(self, replica_id: str, path: str, offset: int, limit: int) -> FilePart:
         """Return bytes of a file in the job's directories."""
         return await self._in_pool(self._files.read, self._record(replica_id), path, offset, limit)
+
+    async def delete(
+        self, job_id: str, replica_ids: Collection[str], workspace: str | None = None
+    ) -> None:
+        """Delete directories in the owner's home, as the owner, and records."""
+        records = [self._record(replica_id) for replica_id in replica_ids]
+        names = [job_id] if workspace is None else [job_id, workspace]
+        await self._in_pool(self._files.delete, records, names)
+        self._known.difference_update(replica_ids)
+
+    async def gpu_memory(self, name: str) -> dict[int, HeldMemory]:
+        """Return what this machine's driver tells."""
+        return await self._in_pool(held_memory)
 
     def watch(self, on_change: OnChange) -> None:
         """Call back within milliseconds of a replica's start and end."""
@@ -370,15 +379,6 @@ class LocalExecutor:
         if enforcement is not None:
             enforcement.cancel()
         self._on_change(replica_id)
-
-    def _discover(self) -> Host:
-        return Host(
-            name="local",
-            cpus_milli=round((os.cpu_count() or 1) * self._overcommit * 1000),
-            memory_bytes=psutil.virtual_memory().total,
-            gpus=find_gpus(),
-            labels={"hostname": socket.gethostname().partition(".")[0]},
-        )
 
     def _record(self, replica_id: str) -> Record:
         return Record(self._records / checked_id(replica_id))

@@ -11,6 +11,8 @@ import errno
 import json
 import os
 import re
+import shutil
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,7 +24,7 @@ from nimbus_hub.executors.limits import ReplicaLimits
 from nimbus_hub.executors.processes import Process
 from nimbus_hub.model.replica import LogChunk, ReplicaState, ReplicaStatus
 
-__all__ = ["Reading", "Record", "checked_id"]
+__all__ = ["Reading", "Record", "checked_id", "refuse_live"]
 
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
@@ -32,6 +34,13 @@ def checked_id(text: str) -> str:
     if not _ID.fullmatch(text):
         raise InvalidRequest(f"an id must be letters, digits, dots and dashes, got {text!r}")
     return text
+
+
+def refuse_live(records: Iterable[Record]) -> None:
+    """Raise Conflict if a replica has begun and is not over."""
+    for record in records:
+        if record.exists() and not record.read().is_over:
+            raise Conflict(f"replica {record.path.name} is not over: what it leaves stays")
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +75,11 @@ class Record:
     def exists(self) -> bool:
         """Tell whether anything was ever recorded."""
         return self.path.is_dir()
+
+    def delete(self) -> None:
+        """Delete all that was recorded, and the output; what is gone is left alone."""
+        with contextlib.suppress(FileNotFoundError):
+            shutil.rmtree(self.path)
 
     def read(self) -> Reading:
         """Read who supervises and what is recorded, in the order that misses no end."""
@@ -166,6 +180,13 @@ class Record:
     def directory(self) -> str:
         """Return where its job's files are; empty before it started, and for a holder."""
         return str((self._load("status.json") or {}).get("directory", ""))
+
+    def top(self) -> str:
+        """Return the directory that its job's is in; empty if that is not known."""
+        directory = self.directory()
+        # A holder has no directory, but runs on it have a workspace there.
+        found = (self._load("spec.json") or {}).get("top")
+        return str(found or (Path(directory).parent if directory else ""))
 
     def account(self) -> dict[str, Any] | None:
         """Return the ids of the account it runs under, None for the service's own."""

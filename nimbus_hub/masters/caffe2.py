@@ -1,7 +1,8 @@
 """Caffe2 all-reduce: N shards over Gloo, which meet by files in a directory they share.
 
 The directory is below the job's checkpoints, so all hosts of a job must have these in common
-(a volume, NFS). A store that was used before crashes who comes next: every attempt has its own.
+(`storage` of c.NimbusHub.containers). A store that was used before crashes who comes next: every
+attempt has its own.
 The runner (`nimbus_hub.replica.runners.caffe2`) gives `data_parallel_model.Parallelize` its
 rendezvous, so the script of one process is that of many. All ports are ephemeral.
 

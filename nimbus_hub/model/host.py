@@ -9,7 +9,7 @@ from enum import StrEnum
 from nimbus_hub.errors import InvalidRequest
 from nimbus_hub.model.network import read_network
 
-__all__ = ["Gpu", "Host", "HostMark", "HostState"]
+__all__ = ["Device", "Gpu", "HeldMemory", "Host", "HostMark", "HostState"]
 
 
 class HostState(StrEnum):
@@ -22,12 +22,33 @@ class HostState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Gpu:
-    """One device of a host; ``index`` is what CUDA_VISIBLE_DEVICES means by it."""
+    """One device of a host; ``index`` is what CUDA_VISIBLE_DEVICES means by it.
+
+    One with a ``uuid`` is known to its driver. ``fault`` says for people why it is out of service:
+    it is given to nobody while there is one.
+    """
 
     index: int
     model: str
     memory_bytes: int = 0
     uuid: str = ""
+    fault: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """Which device of which host."""
+
+    host: str
+    index: int
+
+
+@dataclass(frozen=True, slots=True)
+class HeldMemory:
+    """What of a device's memory programs hold; ``pids`` are the host's, where they are known."""
+
+    bytes: int
+    pids: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Self
 
-from nimbus_hub.errors import Conflict, Ended
+from nimbus_hub.errors import Conflict, Deleted, Ended
 
 __all__ = ["JOB_MOVES", "Job", "JobState", "Launch"]
 
@@ -93,6 +93,9 @@ class Job:
     ``run`` counts the runs on one gang, from 0, and ``earlier_turns`` all their attempts.
     ``note`` is what people should know of it while it runs, ``fault`` why this attempt is
     ended as failed although its replicas are not.
+
+    ``deleted_at`` is when the files and the output that it left were given up, ``deletion`` says
+    why; ``is_kept`` is true until they are gone everywhere. The job's record stays.
     """
 
     id: str
@@ -115,6 +118,9 @@ class Job:
     fault: str = ""
     started_at: datetime | None = None
     ended_at: datetime | None = None
+    deleted_at: datetime | None = None
+    deletion: str = ""
+    is_kept: bool = True
     version: int = 1
 
     @property
@@ -145,6 +151,29 @@ class Job:
         if self.target is not None:
             return self
         return replace(self, target=JobState.STOPPED, reason=reason)
+
+    def deleting(self, reason: str, now: datetime) -> Self:
+        """Return this job with what it left given up; the first reason stays.
+
+        Raises Conflict if it is not over.
+        """
+        if not self.state.is_end:
+            raise Conflict(f"job {self.id} is {self.state}; stop it first: nimbus stop {self.id}")
+        if self.deleted_at is not None:
+            return self
+        return replace(self, deleted_at=now, deletion=reason)
+
+    def without_leavings(self) -> Self:
+        """Return this job when all that it left is gone."""
+        return replace(self, is_kept=False)
+
+    def check_left(self) -> None:
+        """Raise Deleted if what it left was given up."""
+        if self.deleted_at is not None:
+            at = f"{self.deleted_at:%Y-%m-%d %H:%M} UTC"
+            raise Deleted(
+                f"the output and files of job {self.id} were deleted at {at}: {self.deletion}"
+            )
 
     def ended(self, state: JobState, reason: str, now: datetime) -> Self:
         """Return this job over; what was asked for first wins over what is said now."""

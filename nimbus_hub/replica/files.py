@@ -5,7 +5,8 @@ where JOB is the job's directory:
 
 - ``list PATH LIMIT`` prints the files at or below a path,
 - ``read PATH OFFSET LIMIT`` prints a line about a file, and bytes of it,
-- ``newest PATH`` prints when something last changed there.
+- ``newest PATH`` prints when something last changed there,
+- ``delete ""`` deletes the directory.
 
 An empty UID, as in a container of that user's, is the account that it runs under.
 
@@ -15,13 +16,16 @@ given up. The answer is JSON; an error is ``{"error": its kind, "message": a sen
 Python 3.6 and later, standard library only.
 """
 
+# ruff: noqa: PTH101, PTH112, PTH114, PTH118
+
 import errno
 import json
 import os
+import shutil
 import stat
 import sys
 
-__all__ = ["ROOTS", "Refused", "find", "newest", "read"]
+__all__ = ["ROOTS", "Refused", "delete", "find", "newest", "read"]
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -62,6 +66,9 @@ def main(arguments: "List[str]") -> int:
         elif verb == "read":
             size, changed, data = read(job, path, int(arguments[7]), int(arguments[8]))
             answer = {"size": size, "changed": changed}
+        elif verb == "delete":
+            delete(job)
+            answer = {}
         else:
             answer = {"changed": newest(job, path)}
     except Refused as error:
@@ -122,6 +129,23 @@ def newest(job: str, path: str) -> int:
             break
         changed = max(changed, status.st_mtime_ns)
     return changed
+
+
+def delete(job: str) -> None:
+    """Delete a job's directory with all that is in it; no link is followed.
+
+    May be repeated: what is gone, or is no directory any more, is left alone.
+    """
+    if os.path.islink(job) or not os.path.isdir(job):
+        return
+    # What a program has closed to its own user would stay.
+    os.chmod(job, 0o700)
+    for folder, names, _ in os.walk(job):
+        for name in names:
+            inner = os.path.join(folder, name)
+            if not os.path.islink(inner):
+                os.chmod(inner, 0o700)
+    shutil.rmtree(job)
 
 
 def _below(job: str, pending: "List[str]") -> "Iterator[Tuple[str, os.stat_result]]":

@@ -59,6 +59,14 @@ class Capacity:
                 self._places[host.name] = (name, at, devices)
                 self._pools.setdefault(host.address, PortPool())
 
+    def close_faulty(self) -> None:
+        """Give nothing of devices that are out of service."""
+        for fitter in self.fitters.values():
+            for at, host in enumerate(fitter.free.hosts):
+                for place, gpu in enumerate(host.gpus):
+                    if gpu.fault:
+                        fitter.free.close(at, place)
+
     def _fitter(self, free: Free, mix: Mapping[Shape, float]) -> Fitter:
         return Fitter(free, self._placement(free, mix))
 

@@ -177,6 +177,11 @@ class Free:
         self.changes.append(host)
         self._states[host] = None
 
+    def close(self, host: int, device: int) -> None:
+        """Take a device out of service: it is there, and nothing of it is free."""
+        self._gpus[host, device] -= WHOLE
+        self.changed(host)
+
     def state(self, host: int) -> State:
         """Return all that a cost may depend on: hosts in one state are alike."""
         state = self._states[host]

@@ -81,6 +81,7 @@ class Pass:
         self._ordering = ordering or ordering_named(rules.ordering)
         ready = [host for host in snapshot.hosts if host.state is HostState.READY]
         self._now_free = Capacity(ready, rules, snapshot.mix, self._placement)
+        self._now_free.close_faulty()
         self._quotas = Quotas(snapshot.cluster, snapshot.holdings)
         self._returns: dict[str, Return] = {}
         self._ending: list[Return] = []

@@ -24,6 +24,7 @@ from nimbus_hub.scheduler.words import clock, counted, cpus_text, gpus_text, rol
 __all__ = ["Return", "absent", "away_text", "most_arranged", "most_room", "shortage"]
 
 _NAMED_TIMES = 3
+_NAMED_FAULTS = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +55,8 @@ def shortage(
         if room < group.count:
             where = f" in {known[at]}" if len(capacity.fitters) > 1 else ""
             lack = _Lack(capacity.fitters[known[at]], group, room, where)
-            return "; ".join([lack.text(), *lack.coming(known[at], returns, now), *lack.blocked()])
+            coming = lack.coming(known[at], returns, now)
+            return "; ".join([lack.text(), *coming, *lack.blocked(), *lack.out_of_service()])
     for group in groups:
         must = _must([capacity.fitters[name] for name in known], group)
         if must:
@@ -187,6 +189,20 @@ class _Lack:
             for what, number in numbers
             if number
         ]
+
+    def out_of_service(self) -> list[str]:
+        """Return which devices that would do are out of service, and why."""
+        if not self._group.gpus:
+            return []
+        allowed = self._free.allowed(self._shape.models)
+        faulty = [
+            f"GPU {gpu.index} of host {host.name} is out of service: {gpu.fault}"
+            for at, host in enumerate(self._free.hosts)
+            for place, gpu in enumerate(host.gpus)
+            if gpu.fault and (allowed is None or allowed[at, place])
+        ]
+        more = len(faulty) - _NAMED_FAULTS
+        return faulty[:_NAMED_FAULTS] + ([f"so are {more} more"] if more > 0 else [])
 
 
 def _have(number: int) -> str:

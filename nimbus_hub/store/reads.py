@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import datetime
 from typing import Any, TypeVar
 
-from sqlalchemy import Connection, Select, Table, select
+from sqlalchemy import ColumnElement, Connection, Select, Table, or_, select
 
 from nimbus_hub.model.event import Event
 from nimbus_hub.model.job import Job
@@ -16,6 +17,7 @@ from nimbus_hub.store.tables import JOBS, REPLICAS
 from nimbus_hub.store.writes import IDS_AT_ONCE
 
 __all__ = [
+    "given_up",
     "live",
     "newest",
     "of_attempt",
@@ -25,6 +27,7 @@ __all__ = [
     "read_gang_jobs",
     "read_jobs",
     "read_leases",
+    "read_needed_snapshots",
     "read_replicas",
 ]
 
@@ -52,6 +55,18 @@ def live(table: Table) -> Select[tuple[Any, ...]]:
     """Select what is not over, oldest first."""
     query = select(table).where(table.c.is_live.is_(True))
     return query.order_by(table.c.created_at, table.c.id)
+
+
+def given_up(ended_before: datetime | None, limit: int) -> Select[tuple[Any, ...]]:
+    """Select jobs that have left something which is not wanted any more, those first that ended so.
+
+    What ended before a moment is not, nor what somebody deleted.
+    """
+    is_unwanted: list[ColumnElement[bool]] = [JOBS.c.deleted_at.is_not(None)]
+    if ended_before is not None:
+        is_unwanted.append(JOBS.c.ended_at < ended_before)
+    query = select(JOBS).where(JOBS.c.is_kept, JOBS.c.is_live.is_(False), or_(*is_unwanted))
+    return query.order_by(JOBS.c.ended_at, JOBS.c.id).limit(limit)
 
 
 def of_attempt(job_id: str, attempt: int | None = None) -> Select[tuple[Any, ...]]:
@@ -94,6 +109,16 @@ def read_leases(connection: Connection, query: Select[tuple[Any, ...]]) -> tuple
 def read_jobs(connection: Connection, query: Select[tuple[Any, ...]]) -> tuple[Job, ...]:
     """Return the jobs that a query over their table finds."""
     return tuple(map(job_from_row, connection.execute(query).mappings()))
+
+
+def read_needed_snapshots(connection: Connection) -> dict[str, set[str]]:
+    """Return by owner the digests of snapshots of jobs whose files are not deleted."""
+    digest = JOBS.c.launch["snapshot"].as_string()
+    query = select(JOBS.c.owner, digest).where(JOBS.c.is_kept, digest.is_not(None)).distinct()
+    found: dict[str, set[str]] = {}
+    for owner, snapshot in connection.execute(query):
+        found.setdefault(owner, set()).add(snapshot)
+    return found
 
 
 def read_gang_jobs(connection: Connection, lease_id: str) -> tuple[Job | None, Job | None]:

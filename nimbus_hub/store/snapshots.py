@@ -14,8 +14,9 @@ import os
 import re
 import tarfile
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import IO, BinaryIO, Self
 
@@ -89,7 +90,10 @@ class SnapshotStore:
         missing = [file.digest for file in files if not _has_file(home, file)]
         digest = snapshot_digest(files)
         manifest = _manifest(home, digest)
-        if not missing and not manifest.is_file():
+        if missing:
+            # The others are counted upon when these have come.
+            _touch(_blob(home, file.digest) for file in files)
+        elif not _touch([manifest]):
             with _new_file(home, manifest) as output:
                 output.write(snapshot_to_json(files))
         return digest, tuple(dict.fromkeys(missing))
@@ -124,6 +128,19 @@ class SnapshotStore:
         if damaged:
             raise NotFound(f"snapshot {digest} has lost {damaged[0]!r}: submit it again")
         make_tree(target, ((file, _blob(home, file.digest)) for file in files))
+
+    def remove_unneeded(self, needed: Mapping[str, Collection[str]], before: datetime) -> int:
+        """Remove snapshots that are not needed, by owner, and files of none; return how many bytes.
+
+        What was committed or uploaded after a moment stays: a job may be about to need it.
+        """
+        homes = {self._home(owner): digests for owner, digests in needed.items()}
+        oldest = before.timestamp()
+        return sum(
+            _remove_unneeded(home, homes.get(home, ()), oldest)
+            for home in self._root.iterdir()
+            if home.is_dir()
+        )
 
     def remove_leftovers(self) -> None:
         """Remove what was being written when a process died. Only call while nobody writes."""
@@ -186,6 +203,34 @@ def _has_file(home: Path, file: SnapshotFile) -> bool:
         return os.stat(blob).st_size == file.size  # noqa: PTH116
     except FileNotFoundError:
         return False
+
+
+def _touch(paths: Iterable[Path]) -> bool:
+    """Have files count as new; tell whether all of them are there."""
+    found = True
+    for path in paths:
+        try:
+            os.utime(path)
+        except FileNotFoundError:
+            found = False
+    return found
+
+
+def _remove_unneeded(home: Path, needed: Collection[str], oldest: float) -> int:
+    """Remove manifests of an owner that nobody needs, then files that are in none."""
+    used: set[str] = set()
+    for manifest in home.glob("manifests/*"):
+        if manifest.name in needed or manifest.stat().st_mtime >= oldest:
+            used.update(file.digest for file in snapshot_from_json(manifest.read_bytes()))
+        else:
+            manifest.unlink()
+    removed = 0
+    for blob in home.glob("files/*/*"):
+        status = blob.stat()
+        if blob.name not in used and status.st_mtime < oldest:
+            blob.unlink()
+            removed += status.st_size
+    return removed
 
 
 @contextmanager

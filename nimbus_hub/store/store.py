@@ -15,7 +15,7 @@ from typing import NamedTuple, Self, TypeVar, overload
 
 from sqlalchemy import delete, exc, func, insert, select
 
-from nimbus_hub.errors import Conflict, InvalidRequest, NotFound, Unavailable
+from nimbus_hub.errors import InvalidRequest, NotFound, Unavailable
 from nimbus_hub.model.event import Event
 from nimbus_hub.model.heartbeat import Heartbeat
 from nimbus_hub.model.host import HostMark
@@ -26,6 +26,7 @@ from nimbus_hub.model.usage import LeaseUse
 from nimbus_hub.store.database import Database
 from nimbus_hub.store.heartbeats import read_beat, write_beat
 from nimbus_hub.store.reads import (
+    given_up,
     live,
     newest,
     of_attempt,
@@ -35,13 +36,14 @@ from nimbus_hub.store.reads import (
     read_gang_jobs,
     read_jobs,
     read_leases,
+    read_needed_snapshots,
     read_replicas,
 )
 from nimbus_hub.store.rows import host_mark_from_row, host_mark_to_row
 from nimbus_hub.store.schema import upgrade
 from nimbus_hub.store.tables import EVENTS, HOST_MARKS, JOBS, LEASES, REPLICAS
 from nimbus_hub.store.uses import note_use, read_uses
-from nimbus_hub.store.writes import Outcome, Record, Write, write_each
+from nimbus_hub.store.writes import Outcome, Record, Write, refusal, write_each
 
 __all__ = ["GangRecord", "JobRecord", "Known", "Live", "Outcome", "Record", "Store", "Write"]
 
@@ -169,7 +171,7 @@ class Store:
             return [error] * len(writes)
         except (exc.SQLAlchemyError, ValueError) as error:
             if len(writes) == 1:
-                return [_refusal(error)]
+                return [refusal(error)]
         # One of them was refused by the database: who it is shows when each is alone.
         return [outcome for write in writes for outcome in self.write_each([write])]
 
@@ -273,6 +275,16 @@ class Store:
             query = query.where(JOBS.c.is_holder.is_(is_holder))
         with self._database.reading() as connection:
             return read_jobs(connection, query)
+
+    def jobs_given_up(self, ended_before: datetime | None, limit: int) -> tuple[Job, ...]:
+        """Return jobs whose files and output are to be deleted: by wish, or for their age."""
+        with self._database.reading() as connection:
+            return read_jobs(connection, given_up(ended_before, limit))
+
+    def needed_snapshots(self) -> dict[str, set[str]]:
+        """Return by owner the digests of snapshots that jobs have which are not deleted."""
+        with self._database.reading() as connection:
+            return read_needed_snapshots(connection)
 
     def replicas(self, job_id: str, attempt: int | None = None) -> tuple[Replica, ...]:
         """Return a job's replicas by attempt and rank, of one attempt or of all."""
@@ -378,15 +390,6 @@ def _result(outcomes: Sequence[C | Exception]) -> C:
     if isinstance(outcome, Exception):
         raise outcome
     return outcome
-
-
-def _refusal(error: Exception) -> Exception:
-    """Return what is told of a write that the database refused."""
-    if not isinstance(error, exc.IntegrityError):
-        return error
-    conflict = Conflict(f"what was to be added does not fit what is kept: {error.orig}")
-    conflict.__cause__ = error
-    return conflict
 
 
 def _lease_of(owner: str | None, lease: Lease | None, lease_id: str) -> Lease | NotFound:

@@ -27,6 +27,7 @@ from sqlalchemy import (
     UniqueConstraint,
     false,
     text,
+    true,
 )
 from sqlalchemy.engine import Dialect
 from sqlalchemy.types import TypeDecorator
@@ -149,10 +150,14 @@ JOBS = Table(
     Column("fault", Text, nullable=False, server_default=_EMPTY),
     Column("started_at", Moment),
     Column("ended_at", Moment),
+    Column("deleted_at", Moment),
+    Column("deletion", Text, nullable=False, server_default=_EMPTY),
+    Column("is_kept", Boolean, nullable=False, server_default=true()),
     Column("version", BigInteger, nullable=False),
     Column("is_live", Boolean, nullable=False),
     Index(None, "is_live", "created_at"),
     Index(None, "owner", "created_at"),
+    Index(None, "is_kept", "ended_at"),
 )
 
 REPLICAS = Table(

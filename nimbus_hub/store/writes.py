@@ -22,6 +22,7 @@ from sqlalchemy import (
     Table,
     Update,
     bindparam,
+    exc,
     insert,
     select,
     update,
@@ -43,7 +44,7 @@ from nimbus_hub.store.rows import (
 )
 from nimbus_hub.store.tables import EVENTS, JOBS, LEASES, REPLICAS
 
-__all__ = ["IDS_AT_ONCE", "Outcome", "Record", "Write", "write_each"]
+__all__ = ["IDS_AT_ONCE", "Outcome", "Record", "Write", "refusal", "write_each"]
 
 Record = Lease | Job | Replica
 Outcome = tuple[Record, ...] | Exception
@@ -278,3 +279,12 @@ def _event(record: Lease | Job, now: datetime) -> Row:
         "state": state,
         "reason": reason,
     }
+
+
+def refusal(error: Exception) -> Exception:
+    """Return what is told of a write that the database refused."""
+    if not isinstance(error, exc.IntegrityError):
+        return error
+    conflict = Conflict(f"what was to be added does not fit what is kept: {error.orig}")
+    conflict.__cause__ = error
+    return conflict

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from nimbus_hub.errors import Conflict
+from nimbus_hub.errors import Conflict, Unavailable
 from nimbus_hub.model.replica import LogChunk, ReplicaState, ReplicaStatus
 
 if TYPE_CHECKING:
@@ -195,3 +196,25 @@ async def test_a_holder_runs_until_it_is_stopped(
     await driver.executor.stop("h1", 10)
     status = await ended(driver.executor, "h1")
     assert (status.exit_code, status.reason) == (-15, "stopped")
+
+
+async def test_what_a_job_left_is_deleted_once_it_is_over(
+    driver: Driver, until: Until, ended: Until
+) -> None:
+    await driver.executor.delete("job-1", ["r1"])
+    await running(driver, until, "r1")
+    driver.put("r1", "output/model", b"model")
+    await driver.write("r1", b"said")
+    with pytest.raises(Conflict):
+        await driver.executor.delete("job-1", ["r1", "r2"])
+    assert (await driver.executor.read_file("r1", "output/model", 0, 9)).data == b"model"
+    await driver.exit("r1", 0)
+    await ended(driver.executor, "r1")
+    async with asyncio.timeout(20):
+        # A host may have something of it to clear away.
+        while driver.executor.keeps("r1"):
+            with contextlib.suppress(Unavailable):
+                await driver.executor.delete("job-1", ["r1", "r2"])
+    await driver.executor.delete("job-1", ["r1", "r2"])
+    assert (await driver.executor.find_files("r1", "", 9)).files == ()
+    assert (await driver.executor.read_output("r1", 0, 9)).data == b""

@@ -17,7 +17,7 @@ import pytest
 from nimbus_hub.errors import InvalidRequest, NotFound, Unavailable
 from nimbus_hub.executors import files as executor_files
 from nimbus_hub.executors.accounts import Account, Accounts
-from nimbus_hub.executors.files import JobFiles
+from nimbus_hub.executors.files import Directory
 from nimbus_hub.executors.local import LocalExecutor
 from nimbus_hub.model.file import FileList
 from nimbus_hub.model.replica import ReplicaState, ReplicaStatus
@@ -202,10 +202,9 @@ def test_a_home_that_never_answers_is_given_up(
     hanging = tmp_path / "python"
     hanging.write_text("#!/bin/sh\nexec sleep 60\n")
     hanging.chmod(0o755)
-    files = JobFiles(str(hanging))
-    account = {"uid": 1, "gid": 1, "groups": [1]}
+    files = Directory("/home/x", {"uid": 1, "gid": 1, "groups": [1]}, str(hanging))
     with pytest.raises(Unavailable, match=r"the files in /home/x cannot be read: .* timed out"):
-        files._ask(account, "/home/x", "list", "output", "9")
+        files.find("output", 9)
 
 
 def test_a_very_large_directory_is_looked_at_in_part(

@@ -46,6 +46,14 @@ async def test_a_run_is_forked_from_what_has_imported_its_modules(held: Held) ->
     nimbus = held.local.directory / "nimbus"
     assert (nimbus / "job-1" / "work").samefile(nimbus / "gang" / "work")
     assert not (nimbus / "holder").exists()
+    # What a run left goes alone; what all runs share goes with the holder.
+    await held.local.executor.delete("job-1", ["r1"])
+    assert [path.name for path in nimbus.iterdir()] == ["gang"]
+    assert (await held.run("python", "run.py"))[0].exit_code == 0
+    await held.local.executor.stop("h1", 10)
+    await held.ended(held.local.executor, "h1")
+    await held.local.executor.delete("holder", ["h1"], "gang")
+    assert [path.name for path in nimbus.iterdir()] == ["job-2"]
 
 
 INSPECT = """

@@ -51,6 +51,36 @@ def accounts_with_home(home: Path) -> Accounts:
     return Accounts(Account.current(), lambda name: replace(Account.named(name), home=home))
 
 
+async def test_what_another_users_job_left_is_deleted_as_that_user_and_no_link_is_followed(
+    local: LocalDriver, ended: Until, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """As root: a link to what is root's, and a directory in place of which there is a link."""
+    if os.getuid() != 0:
+        pytest.skip("only root can be somebody else")
+    home, other = tmp_path_factory.mktemp("home"), tmp_path_factory.mktemp("other")
+    daemon = Account.named("daemon")
+    os.chown(home, daemon.uid, daemon.gid)
+    for parent in (*home.parents[:-2], other):
+        parent.chmod(0o777)
+    (other / "kept").write_text("")
+    executor = LocalExecutor(
+        local.directory / "state",
+        {"default": Path("/usr/bin")},
+        MemorySnapshots(),
+        accounts=accounts_with_home(home),
+    )
+    script = "mkdir ../output/shut; touch ../output/shut/x; chmod 0 ../output/shut;"
+    script += f"ln -s {other} ../output/link; ln -s {other} ../../l-1"
+    run = replace(local.command("r1", "sh", "-c", script), owner="daemon")
+    await executor.start(run)
+    assert (await ended(executor, "r1")).exit_code == 0
+    await executor.delete("job-1", ["r1"], "l-1")
+    assert [path.name for path in (home / "nimbus").iterdir()] == ["l-1"]
+    assert not local.record("r1").exists()
+    assert (other / "kept").exists()
+    await executor.close()
+
+
 async def test_another_users_replica_runs_under_that_users_account(
     local: LocalDriver, ended: Until, tmp_path_factory: pytest.TempPathFactory
 ) -> None:

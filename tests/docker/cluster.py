@@ -287,7 +287,7 @@ def busybox_image(files: Mapping[str, bytes] | None = None) -> bytes:
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w") as archive:
         archive.add(program.resolve(), "bin/busybox")
-        for name in ("sh", "sleep", "cat", "nc", "ping", "ip", "wget", "echo", "true", "df"):
+        for name in ("sh", "sleep", "cat", "nc", "ping", "ip", "wget", "echo", "true", "df", "rm"):
             link = tarfile.TarInfo(f"bin/{name}")
             link.type, link.linkname = tarfile.SYMTYPE, "busybox"
             archive.addfile(link)

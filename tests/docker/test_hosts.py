@@ -13,8 +13,9 @@ import pytest
 from nimbus_hub.clock import SystemClock
 from nimbus_hub.executors.docker.checks import check_engine
 from nimbus_hub.executors.docker.engine import EngineClient
+from nimbus_hub.executors.docker.gpus import query_memory
 from nimbus_hub.model.engine import Engine
-from nimbus_hub.model.host import Gpu, Host, HostState
+from nimbus_hub.model.host import Gpu, HeldMemory, Host, HostState
 from tests.docker.certificates import make_certificates
 from tests.docker.cluster import BUSYBOX, Cluster, ClusterHost, busybox_image, cluster
 from tests.docker.finding import finding
@@ -23,8 +24,9 @@ GONE_SECONDS = 10
 BACK_SECONDS = 15
 
 _NVIDIA_SMI = b"""#!/bin/sh
-[ "$1" = --query-gpu=index,uuid,name,memory.total ] || exit 9
 [ "$NVIDIA_VISIBLE_DEVICES" = all ] || exit 8
+if [ "$1" = --query-gpu=index,memory.used ]; then echo "0, 3072"; echo "1, 0"; exit; fi
+[ "$1" = --query-gpu=index,uuid,name,memory.total ] || exit 9
 echo "0, GPU-5f1c, NVIDIA A100-SXM4-40GB, 40960"
 echo "1, GPU-77aa, NVIDIA A100-SXM4-40GB, 40960"
 """
@@ -153,7 +155,7 @@ async def test_an_engine_is_not_talked_to_without_the_right_certificates(
     assert "certificate" in host.state_reason
 
 
-async def test_gpus_are_those_that_the_driver_tells_in_a_container() -> None:
+async def test_gpus_and_what_is_held_of_them_are_as_the_driver_tells_in_a_container() -> None:
     runtime = f"nvidia={shutil.which('runc') or '/usr/sbin/runc'}"
     with cluster(1, options=["--add-runtime", runtime]) as made:
         host = made.hosts[0]
@@ -165,6 +167,9 @@ async def test_gpus_are_those_that_the_driver_tells_in_a_container() -> None:
             Gpu(0, "NVIDIA A100-SXM4-40GB", 40 * 2**30, "GPU-5f1c"),
             Gpu(1, "NVIDIA A100-SXM4-40GB", 40 * 2**30, "GPU-77aa"),
         )
+        client = EngineClient(engine_of(host))
+        assert query_memory(client, image) == {0: HeldMemory(3 * 2**30), 1: HeldMemory(0)}
+        client.close()
         assert host.docker("ps", "--all", "--quiet") == ""
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +15,7 @@ from nimbus_hub.client import files as client_files
 from nimbus_hub.client.resources import Job
 from nimbus_hub.control import files as control_files
 from nimbus_hub.control.tokens import job_token
-from nimbus_hub.errors import Conflict, NotFound
+from nimbus_hub.errors import Conflict, Deleted, NotFound
 from nimbus_hub.executors.fake import FakeExecutor
 from nimbus_hub.model.file import FilePart
 from tests.service.waiting import until
@@ -187,6 +188,31 @@ def test_files_stay_after_the_end_and_a_silent_host_is_named(
     with service.raw("ada-token") as http:
         answer = http.get(f"/api/v1/jobs/{job.id}/files")
     assert (answer.status_code, answer.json()["code"]) == (503, "unavailable")
+
+
+def test_what_a_job_left_is_deleted_by_its_owner_once_it_is_over(
+    ada: Client, service: Service, job: Job, executor: FakeExecutor, put: Put
+) -> None:
+    put("output/model", b"model")
+    with pytest.raises(Conflict, match=f"job {job.id} is running; stop it first: nimbus stop"):
+        ada.delete(job.id)
+    for replica in job.replicas:
+        service.do(lambda id=replica.id: executor.exit(id, 3))  # type: ignore[misc]
+    ended = until(lambda: ada.job(job.id), lambda seen: seen.is_ended)
+    with pytest.raises(NotFound, match=f"there is no job {job.id}"):
+        service.client("bob-token").delete(job.id)
+    assert ada.read_file(job.id, "model") == b"model"
+    deleted = ada.delete(job.id)
+    assert (deleted.state, deleted.reason) == (ended.state, ended.reason)
+    assert deleted.deletion == "deleted by ada"
+    words = r"the output and files of job j-\w+ were deleted at .* UTC: deleted by ada"
+    for ask in (ada.files, ada.read_file, ada.logs, ada.follow):
+        with pytest.raises(Deleted, match=words):
+            list(ask(job.id, "model") if ask == ada.read_file else ask(job.id))
+    service.skip(timedelta(minutes=1))
+    until(lambda: [executor.keeps(each.id) for each in job.replicas], lambda seen: not any(seen))
+    assert ada.job(job.id).ended_at == ended.ended_at
+    assert service.client("admin-token").delete(job.id).deletion == "deleted by ada"
 
 
 def test_a_job_that_waits_has_no_files(ada: Client) -> None:

@@ -3,6 +3,7 @@ import socket
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -229,6 +230,15 @@ def test_a_real_guest_is_stopped_starts_again_and_both_finish(
     with service.raw("ada-token") as http:
         logs = http.get(f"/api/v1/jobs/{guest.id}/logs", params={"attempt": 0}).json()["items"]
     assert [part["text"].strip() for part in logs] == ["attempt 1", "attempt 2"]
+    # Both attempts go with the job, and nothing of the other.
+    directory = tmp_path / "nimbus"
+    assert {path.name for path in directory.iterdir()} == {guest.id, work.id}
+    ada.delete(guest.id)
+    service.skip(timedelta(minutes=1))
+    until(lambda: [path.name for path in directory.iterdir()], lambda left: left == [work.id])
+    records = tmp_path / "executor" / "replicas"
+    until(lambda: len(list(records.iterdir())), lambda left: left == 1)
+    assert ada.logs(work.id)[0].text == "gpu\n"
 
 
 def test_a_job_of_a_host_that_left_is_tried_again_or_fails_with_the_reason(

@@ -91,6 +91,7 @@ class World:
         hosts: Sequence[Host] = (CPU_1, GPU_1),
         cluster: Cluster | None = None,
         policy: Policy | None = None,
+        keep_jobs: timedelta | None = None,
     ) -> None:
         self.clock = HandClock()
         self.asleep = timedelta(0)
@@ -102,7 +103,7 @@ class World:
             snapshots=SnapshotStore(state / "snapshots"),
             executors=executors or [self.executor],
             sessions=self.servers,
-            settings=Settings(api_url="http://hub", job_token_secret=b"secret"),
+            settings=Settings("http://hub", b"secret", keep_jobs=keep_jobs),
             clock=self.clock,
             heartbeat=lambda: Heartbeat(self.clock.now(), "a-boot", self.asleep.total_seconds()),
             cluster_file=self.file,

@@ -148,6 +148,8 @@ def job(**changes: Any) -> dict[str, Any]:
         "created_at": NOW,
         "started_at": NOW,
         "ended_at": None,
+        "deleted_at": None,
+        "deletion": "",
         "is_ended": False,
         "version": 3,
     } | changes
@@ -298,9 +300,9 @@ def pool(**changes: Any) -> dict[str, Any]:
 def host(**changes: Any) -> dict[str, Any]:
     gpus = [
         {"index": 0, "model": "A100", "memory_bytes": 2**36, "free_milli": 1000}
-        | {"lease_id": None, "lease_ids": []},
+        | {"lease_id": None, "lease_ids": [], "fault": ""},
         {"index": 1, "model": "A100", "memory_bytes": 2**36, "free_milli": 0}
-        | {"lease_id": "l1", "lease_ids": ["l1"]},
+        | {"lease_id": "l1", "lease_ids": ["l1"], "fault": ""},
     ]
     return {
         "name": "node1",

@@ -322,6 +322,19 @@ def test_stop_stops_each(call: Call, service: FakeService) -> None:
     assert service.body(0) == {"reason": "a mistake"}
 
 
+@pytest.mark.parametrize("name", ["rm", "delete"])
+def test_rm_deletes_what_each_left(call: Call, service: FakeService, name: str) -> None:
+    deleted = fake.ended("succeeded", deleted_at=fake.NOW, deletion="deleted by ada")
+    service.on("DELETE", "/api/v1/jobs/j1", deleted)
+    service.on(
+        "DELETE", "/api/v1/jobs/j2", fake.error(409, "conflict", "job j2 is running; stop it first")
+    )
+    result = call(name, "j1", "j2")
+    assert result.stdout == "files and output of job j1: deleted by ada\n"
+    assert (result.exit_code, result.stderr) == (5, "Error: job j2 is running; stop it first\n")
+    assert json.loads(call("rm", "j1", "--json").stdout)[0]["deletion"] == "deleted by ada"
+
+
 def test_version_works_without_a_service(call: Call, service: FakeService) -> None:
     service.on("GET", "/health", httpx.ConnectError("refused"))
     result = call("version")

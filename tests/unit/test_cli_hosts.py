@@ -32,7 +32,9 @@ def rows(result: Result) -> list[str]:
 
 def shared(free_milli: int) -> dict[str, object]:
     gpu = {"index": 0, "model": "T4", "memory_bytes": 0, "free_milli": free_milli}
-    return fake.host(name="node2", gpus=[gpu | {"lease_id": "l1", "lease_ids": ["l1", "other"]}])
+    return fake.host(
+        name="node2", gpus=[gpu | {"lease_id": "l1", "lease_ids": ["l1", "other"], "fault": ""}]
+    )
 
 
 def test_shares_of_gpus_are_counted(call: Call, service: FakeService) -> None:

@@ -98,7 +98,11 @@ def test_what_is_held_is_not_free() -> None:
     ended = replace(HELD, id="l-2", state=LeaseState.RELEASED)
     gpu, cpu = host_uses([GPU_1, CPU_1], [HELD, ended])
     assert (gpu.cpus_free_milli, gpu.memory_free_bytes) == (7000, 30 * GIB)
-    assert (gpu.gpu_leases(0), gpu.gpu_free_milli(0), gpu.free_gpus()) == (["l-1"], 0, [])
+    assert (gpu.gpu_leases(0), gpu.gpu_free_milli(gpu.host.gpus[0]), gpu.free_gpus()) == (
+        ["l-1"],
+        0,
+        [],
+    )
     assert (cpu.cpus_free_milli, cpu.memory_free_bytes) == (8000, 32 * GIB)
 
 

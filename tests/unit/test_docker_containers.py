@@ -30,7 +30,7 @@ SPEC = ReplicaSpec(
 )
 TERMS = Terms(
     image="sha256:abc",
-    volume="nimbus-j-1",
+    job=Mount("nimbus-j-1", "/nimbus/j-1", is_read_only=False),
     uid=1234,
     gid=1235,
     network="nimbus",
@@ -172,7 +172,7 @@ def test_policy_says_who_somebody_is_and_what_is_mounted() -> None:
     )
     assert policy.terms(SPEC, engine, "sha256:abc") == Terms(
         "sha256:abc",
-        "nimbus-j-1",
+        Mount("nimbus-j-1", "/nimbus/j-1", is_read_only=False),
         7,
         8,
         network="overlay-1",

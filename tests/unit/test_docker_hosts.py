@@ -10,6 +10,7 @@ from nimbus_hub.errors import InvalidRequest
 from nimbus_hub.executors.docker.gpus import (
     declared_gpus,
     driver_gpus,
+    driver_memory,
     generic_gpus,
     gpu_query,
     has_nvidia,
@@ -18,7 +19,7 @@ from nimbus_hub.executors.docker.hosts import Standing, down_host, host_of
 from nimbus_hub.executors.docker.networks import free_subnet, network_name
 from nimbus_hub.executors.docker.swarm import Member, member
 from nimbus_hub.model.engine import Engine, Swarm
-from nimbus_hub.model.host import Gpu, Host, HostState
+from nimbus_hub.model.host import Gpu, HeldMemory, Host, HostState
 
 GIB = 2**30
 ENGINE = Engine("gpu-1", "unix:///var/run/docker.sock", address="10.0.0.5", datacenter="north")
@@ -113,6 +114,16 @@ def test_devices_are_read_as_the_driver_prints_them() -> None:
         Gpu(1, "NVIDIA GB10", 0, "GPU-77aa"),
     )
     assert driver_gpus("") == ()
+
+
+def test_memory_that_is_held_is_read_as_the_driver_prints_it() -> None:
+    assert gpu_query("debian:12", "index,memory.used")["Cmd"] == [
+        *("nvidia-smi", "--query-gpu=index,memory.used", "--format=csv,noheader,nounits")
+    ]
+    output = "0, 3072\r\n1, [N/A]\n2, 4\n"
+    assert driver_memory(output) == {0: HeldMemory(3 * GIB), 2: HeldMemory(4 * 2**20)}
+    with pytest.raises(ValueError, match="not enough values"):
+        driver_memory("No devices were found")
 
 
 @pytest.mark.parametrize("output", ["No devices were found", "a, b, c, d", "0, GPU-1, T4"])

@@ -54,7 +54,7 @@ def test_an_owner_gets_nobody_elses_directory(owner: str, source: str) -> None:
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"users": "1:1"}, "containers has no 'users'; it has user, mounts"),
+        ({"users": "1:1"}, "containers has no 'users'; it has user, storage"),
         ({"user": "ada"}, "containers.user must be UID:GID like 1000:100, got 'ada'"),
         ({"mounts": [{"source": "/x"}]}, "a mount of containers must be {'source': ...,"),
         ({"mounts": ["/x:/y"]}, "a mount of containers must be {'source': ...,"),

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from nimbus_hub.executors.gpus import find_gpus
-from nimbus_hub.model.host import Gpu
+from nimbus_hub.executors.gpus import find_gpus, held_memory
+from nimbus_hub.model.host import Gpu, HeldMemory
 
 
 class NvmlError(Exception):
@@ -31,7 +31,13 @@ class FakeNvml:
     failing: str = ""
     error: Exception | None = None
     is_open: bool = False
+    is_old: bool = False
+    kept: int = 0
+    used: dict[int, int] = field(default_factory=dict)
+    computing: dict[int, list[int]] = field(default_factory=dict)
+    drawing: dict[int, list[int]] = field(default_factory=dict)
 
+    nvmlMemory_v2 = 2  # noqa: N815
     NVMLError = NvmlError
     NVMLError_LibraryNotFound = LibraryMissing
     NVMLError_DriverNotLoaded = DriverMissing
@@ -57,8 +63,22 @@ class FakeNvml:
     def nvmlDeviceGetName(self, handle: int) -> str | bytes:  # noqa: N802
         return self.devices[handle][0]
 
-    def nvmlDeviceGetMemoryInfo(self, handle: int) -> Any:  # noqa: N802
-        return SimpleNamespace(total=self.devices[handle][1])
+    def nvmlDeviceGetMemoryInfo(  # noqa: N802
+        self, handle: int, version: int | None = None
+    ) -> Any:
+        if version is not None and self.is_old:
+            raise NvmlError("version mismatch")
+        kept = 0 if version == self.nvmlMemory_v2 else self.kept
+        used = self.used.get(handle, 0) + kept
+        return SimpleNamespace(total=self.devices[handle][1], used=used)
+
+    def nvmlDeviceGetComputeRunningProcesses(self, handle: int) -> list[Any]:  # noqa: N802
+        self._call("processes")
+        return [SimpleNamespace(pid=pid) for pid in self.computing.get(handle, ())]
+
+    def nvmlDeviceGetGraphicsRunningProcesses(self, handle: int) -> list[Any]:  # noqa: N802
+        self._call("processes")
+        return [SimpleNamespace(pid=pid) for pid in self.drawing.get(handle, ())]
 
     def nvmlDeviceGetUUID(self, handle: int) -> str | bytes:  # noqa: N802
         return self.devices[handle][2]
@@ -93,3 +113,33 @@ def test_a_broken_driver_is_logged_once(failing: str, caplog: pytest.LogCaptureF
 
 def test_the_real_library_answers_on_any_machine() -> None:
     assert isinstance(find_gpus(), tuple)
+
+
+def machine(count: int, **values: Any) -> FakeNvml:
+    return FakeNvml([("A100", 2**35, "")] * count, **values)
+
+
+def test_what_is_held_is_told_without_what_the_driver_keeps_for_itself() -> None:
+    held = machine(3, kept=600, used={0: 500, 1: 70}, computing={0: [12, 9]})
+    assert held_memory(held) == {0: HeldMemory(500, (9, 12)), 1: HeldMemory(70), 2: HeldMemory(0)}
+    assert not held.is_open
+
+
+def test_a_driver_that_knows_no_second_version_is_asked_as_before() -> None:
+    assert held_memory(machine(1, is_old=True, used={0: 5})) == {0: HeldMemory(5)}
+
+
+def test_a_display_holds_nothing_but_who_computes_beside_it_does() -> None:
+    shown = machine(2, used={0: 900, 1: 900}, drawing={0: [1, 2], 1: [1]})
+    shown.computing = {0: [2], 1: [1, 3]}
+    assert held_memory(shown) == {1: HeldMemory(900, (3,))}
+
+
+def test_a_device_that_tells_no_processes_tells_its_memory() -> None:
+    quiet = machine(1, failing="processes", error=NvmlError("not supported"), used={0: 7})
+    assert held_memory(quiet) == {0: HeldMemory(7)}
+
+
+def test_without_a_driver_nothing_is_held() -> None:
+    assert held_memory(FakeNvml(failing="init", error=LibraryMissing("no library"))) == {}
+    assert isinstance(held_memory(), dict)

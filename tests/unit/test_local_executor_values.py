@@ -84,6 +84,7 @@ def test_what_the_supervisor_is_told_is_whole() -> None:
         },
         "cwd": "/home/ada/nimbus/job-1/work",
         "directory": "/home/ada/nimbus/job-1",
+        "top": "/home/ada/nimbus",
         "account": {"uid": 1000, "gid": 1000, "groups": [1000, 44]},
         "cgroups": ["/cg/nimbus-r1"],
         "memory_events": "/cg/nimbus-r1/memory.events",

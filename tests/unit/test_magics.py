@@ -49,6 +49,7 @@ JOB = Resource(
     progress=None, progress_message="", replicas=(WORKER,), output_dir=None, log_dir=None,
     created_at=START, started_at=START, ended_at=None, is_ended=False, version=1,
     reason_code="", note="", queue="default", priority=0, placement="", preemptions=0, gang=None,
+    deleted_at=None, deletion="",
 )  # fmt: skip
 LEASE = Lease(
     id="l-1", kind="session", owner="ada", name="", state="active", reason="",

@@ -29,6 +29,7 @@ QUEUED = Job(
     attempt=0, attempts=1, progress=None, progress_message="", replicas=(), output_dir=None,
     log_dir=None, created_at=START, started_at=None, ended_at=None, is_ended=False, version=1,
     reason_code="", note="", queue="default", priority=0, placement="", preemptions=0, gang=None,
+    deleted_at=None, deletion="",
 )  # fmt: skip
 RUNNING = replace(
     QUEUED, state="running", reason="", position=None, attempt=1, progress=0.4,

@@ -13,7 +13,7 @@ from nimbus_hub.errors import Conflict
 from nimbus_hub.model.lease import Lease, LeaseKind, LeaseState
 from nimbus_hub.model.slot import SlotGroup
 from nimbus_hub.store.store import Known, Live
-from nimbus_hub.store.writes import Write
+from nimbus_hub.store.writes import Outcome, Write
 from tests.unit.control_harness import World
 
 
@@ -113,13 +113,24 @@ async def test_what_is_live_is_read_once_and_then_known(
     assert reads == []
 
 
-async def test_a_write_whose_caller_was_cancelled_is_told_all_the_same(world: World) -> None:
+async def test_a_write_whose_caller_was_cancelled_is_told_all_the_same(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     records = world.control.records
     lease = draft(world)
     told: list[object] = []
     records.listen(told.append)
+    loop, is_writing = asyncio.get_running_loop(), asyncio.Event()
+    write_each = world.store.write_each
+
+    def seen(writes: Sequence[Write]) -> list[Outcome]:
+        loop.call_soon_threadsafe(is_writing.set)
+        return write_each(writes)
+
+    monkeypatch.setattr(world.store, "write_each", seen)
     asking = asyncio.create_task(world.control.leases.request(lease))
-    await asyncio.sleep(0.01)
+    async with asyncio.timeout(10):
+        await is_writing.wait()
     asking.cancel()
     await asyncio.gather(asking, return_exceptions=True)
     await records.lease(lease.id)

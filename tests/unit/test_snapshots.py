@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
 import stat
 import tarfile
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -401,3 +403,46 @@ def test_a_manifest_of_deep_paths_is_checked_in_time_to_its_length() -> None:
     began = time.process_time()
     check_snapshot(files, LIMIT)
     assert time.process_time() - began < 1
+
+
+def test_what_no_job_needs_is_removed_once_it_is_old(store: SnapshotStore) -> None:
+    """Two snapshots share a file; of one owner nothing is needed."""
+    shared, one, two = (make_file(name, name.encode()) for name in ("shared", "one", "two"))
+    digests = {}
+    for owner in ("ada", "bob"):
+        for file in (shared, one, two):
+            store.add(owner, file.digest, [file.path.encode()])
+        for file in (one, two):
+            digests[owner, file.path], _ = store.commit(owner, [shared, file])
+    needed = {"ada": {digests["ada", "one"]}}
+    old = datetime.now(UTC) - timedelta(days=1)
+    assert store.remove_unneeded(needed, old) == 0
+    later = datetime.now(UTC) + timedelta(seconds=5)
+    assert store.remove_unneeded(needed, later) == len("two") + len("shared" + "one" + "two")
+    assert [store.has(*key) for key in (("ada", digests["ada", "one"]),)] == [True]
+    assert not any(
+        store.has(owner, digest)
+        for (owner, name), digest in digests.items()
+        if (owner, name) != ("ada", "one")
+    )
+    digests_of_all = [file.digest for file in (shared, one, two)]
+    assert store.missing("ada", digests_of_all) == (two.digest,)
+    assert store.missing("bob", digests_of_all) == tuple(digests_of_all)
+
+
+def test_what_is_counted_upon_counts_as_new(store: SnapshotStore) -> None:
+    """Who is told which files are missing uploads those, and not what is there already."""
+    file, other = make_file(), make_file("other", b"other")
+    store.add("ada", file.digest, [CODE])
+    for path in store._root.rglob("*"):
+        os.utime(path, (1, 1))
+    assert store.commit("ada", [file, other])[1] == (other.digest,)
+    assert store.remove_unneeded({}, datetime.now(UTC) - timedelta(days=1)) == 0
+    store.add("ada", other.digest, [b"other"])
+    digest, missing = store.commit("ada", [file, other])
+    assert missing == ()
+    for path in store._root.rglob("*"):
+        os.utime(path, (1, 1))
+    store.commit("ada", [file, other])
+    assert store.remove_unneeded({}, datetime.now(UTC) - timedelta(days=1)) == 0
+    assert store.has("ada", digest)

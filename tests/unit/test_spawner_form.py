@@ -35,7 +35,7 @@ HOST = Host(
     cpus_free_milli=1500,
     memory_bytes=16 * G,
     memory_free_bytes=8 * G,
-    gpus=(Gpu(0, "A100", 40 * G, 1000, None, ()),),
+    gpus=(Gpu(0, "A100", 40 * G, 1000, None, (), ""),),
 )
 
 SIZES = """\

@@ -17,6 +17,7 @@ from nimbus_hub.model.replica import ReplicaSpec
 
 __all__ = [
     "DIRECTORIES",
+    "HOME",
     "JOB_LABEL",
     "REPLICA_LABEL",
     "Mount",
@@ -24,11 +25,14 @@ __all__ = [
     "container",
     "container_name",
     "job_directory",
+    "mounted",
     "volume_name",
 ]
 
 DIRECTORIES = ("output", "logs", "checkpoints")
 """What a job leaves, below its directory."""
+HOME = "/nimbus/home"
+"""Where the home of a replica's owner is, if the site has such."""
 JOB_LABEL = "nimbus.job"
 REPLICA_LABEL = "nimbus.replica"
 
@@ -40,28 +44,35 @@ _LOG_FILES = 5
 
 @dataclass(frozen=True, slots=True)
 class Mount:
-    """A directory of the host, or a named volume, that the site's policy lets replicas have."""
+    """A directory of the host, or a volume, that replicas have.
+
+    With a ``driver`` the engine has that make the volume, by ``options``, if it is not there.
+    """
 
     source: str
     target: str
     is_read_only: bool = True
+    driver: str = ""
+    options: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class Terms:
     """What site and engine say of a container, beside the replica's spec.
 
-    ``image`` is an id or a digest, never a name that may come to mean another. ``volume`` is
-    the named volume of the job's directory, ``address`` that on ``network``, if it is one of
-    its own. With ``is_read_only`` nothing but the job's directory and /tmp can be written.
+    ``image`` is an id or a digest, never a name that may come to mean another. ``job`` is
+    mounted as the job's directory, ``home`` as that of its owner, without it each job has one.
+    ``address`` is that on ``network``, if it is one of its own. With ``is_read_only`` nothing
+    but what is mounted to be written, and /tmp, can be.
     ``ulimits`` are by name, -1 for none; an engine may give no more than it has itself.
     ``log_bytes`` is how much output the engine keeps for a service that is away.
     """
 
     image: str
-    volume: str
+    job: Mount
     uid: int
     gid: int
+    home: Mount | None = None
     network: str = BRIDGE
     address: str = ""
     mounts: tuple[Mount, ...] = ()
@@ -84,6 +95,21 @@ def volume_name(job_id: str) -> str:
 def job_directory(job_id: str) -> str:
     """Return where the job's directories are, within its containers."""
     return f"/nimbus/{job_id}"
+
+
+def mounted(mount: Mount) -> dict[str, Any]:
+    """Return a mount as the engine is asked for it."""
+    found: dict[str, Any] = {
+        "Type": "bind" if mount.source.startswith("/") else "volume",
+        "Source": mount.source,
+        "Target": mount.target,
+        "ReadOnly": mount.is_read_only,
+    }
+    if mount.driver:
+        driver = {"Name": mount.driver, "Options": dict(mount.options)}
+        # What an image has there is not put into storage that others share.
+        found["VolumeOptions"] = {"NoCopy": True, "DriverConfig": driver}
+    return found
 
 
 def container(spec: ReplicaSpec, terms: Terms) -> dict[str, Any]:
@@ -113,7 +139,7 @@ def container(spec: ReplicaSpec, terms: Terms) -> dict[str, Any]:
 def _environment(spec: ReplicaSpec, terms: Terms) -> dict[str, str]:
     directory = job_directory(spec.job_id)
     found = {
-        "HOME": f"{directory}/home",
+        "HOME": f"{directory}/home" if terms.home is None else terms.home.target,
         "USER": _user_name(spec.owner),
         "LANG": "C.UTF-8",
         "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
@@ -165,7 +191,7 @@ def _host_config(spec: ReplicaSpec, terms: Terms) -> dict[str, Any]:
         "CapDrop": ["ALL"],
         "SecurityOpt": ["no-new-privileges:true"],
         "ReadonlyRootfs": terms.is_read_only,
-        "Mounts": _mounts(spec, terms),
+        "Mounts": [mounted(each) for each in _mounts(terms)],
         "NetworkMode": terms.network,
         "LogConfig": _log_config(terms.log_bytes),
     }
@@ -179,20 +205,8 @@ def _host_config(spec: ReplicaSpec, terms: Terms) -> dict[str, Any]:
     return config
 
 
-def _mounts(spec: ReplicaSpec, terms: Terms) -> list[dict[str, Any]]:
-    own = {"Type": "volume", "Source": terms.volume, "Target": job_directory(spec.job_id)}
-    return [
-        {**own, "ReadOnly": False},
-        *(
-            {
-                "Type": "bind" if mount.source.startswith("/") else "volume",
-                "Source": mount.source,
-                "Target": mount.target,
-                "ReadOnly": mount.is_read_only,
-            }
-            for mount in terms.mounts
-        ),
-    ]
+def _mounts(terms: Terms) -> list[Mount]:
+    return [terms.job, *filter(None, [terms.home]), *terms.mounts]
 
 
 def _log_config(size: int) -> dict[str, Any]:

@@ -27,7 +27,16 @@ from nimbus_hub.errors import Conflict, InvalidRequest, NotFound, Unavailable
 from nimbus_hub.executors.docker.containers import JOB_LABEL, REPLICA_LABEL
 from nimbus_hub.model.engine import Engine
 
-__all__ = ["QUICK_SECONDS", "EngineClient", "Engines", "Input", "Pieces", "connect", "cut"]
+__all__ = [
+    "LONG_SECONDS",
+    "QUICK_SECONDS",
+    "EngineClient",
+    "Engines",
+    "Input",
+    "Pieces",
+    "connect",
+    "cut",
+]
 
 R = TypeVar("R")
 P = ParamSpec("P")

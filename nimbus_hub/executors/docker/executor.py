@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from nimbus_hub.clock import SystemClock
 from nimbus_hub.errors import Conflict, Ended, NimbusError, NotFound, Unavailable
@@ -24,23 +24,26 @@ from nimbus_hub.executors.docker.containers import container_name
 from nimbus_hub.executors.docker.ends import is_over
 from nimbus_hub.executors.docker.engine import EngineClient, Engines
 from nimbus_hub.executors.docker.files import Inside, Results
+from nimbus_hub.executors.docker.gpus import query_memory
 from nimbus_hub.executors.docker.images import Images
 from nimbus_hub.executors.docker.policy import Policy
 from nimbus_hub.executors.docker.runs import Runs
 from nimbus_hub.executors.docker.usage import EngineUsage
 from nimbus_hub.executors.docker.volumes import Volumes
-from nimbus_hub.executors.files import find_own, read_own
-from nimbus_hub.executors.records import Record, checked_id
+from nimbus_hub.executors.files import Directory
+from nimbus_hub.executors.records import Record, checked_id, refuse_live
 from nimbus_hub.model.check import HostCheck
 from nimbus_hub.model.engine import Engine
 from nimbus_hub.model.file import FileList, FilePart
-from nimbus_hub.model.host import Host
+from nimbus_hub.model.host import HeldMemory, Host
 from nimbus_hub.model.replica import LogChunk, ReplicaSpec, ReplicaState, ReplicaStatus, Usage
 
 __all__ = ["DockerExecutor", "FindHosts"]
 
 FindHosts = Callable[[Sequence[EngineClient]], Awaitable[tuple[Host, ...]]]
 """Returns the hosts that engines are, those that do not answer as down."""
+
+R = TypeVar("R")
 
 log = logging.getLogger(__name__)
 
@@ -72,10 +75,10 @@ class DockerExecutor:
         """
         policy = policy or Policy()
         self._records = state / "replicas"
-        self._results = Results(state / "results")
         self._engines = Engines(engines)
         self._images = Images(policy.credentials)
-        volumes = Volumes(snapshots, self._results, state / "staging", self._record)
+        results = Results(state / "results")
+        volumes = Volumes(snapshots, results, state / "staging", self._record, policy.storage)
         self._runs = Runs(self._engines, self._images, volumes, policy, environments, self._record)
         self._usage = EngineUsage()
         self._runs.cpu_seconds = self._usage.cpu_seconds
@@ -240,33 +243,42 @@ class DockerExecutor:
             return output_at
         logs_at = None
         with suppress(NimbusError):
-            inside = await self._inside(record.spec())
-            if inside is not None:
-                changed = await inside.client.carry(inside.newest, "logs")
+            files = await self._shared(record) or await self._inside(record.spec())
+            if files is not None:
+                changed = await self._ask(files, lambda found: found.newest("logs"))
                 logs_at = datetime.fromtimestamp(changed / 1e9, UTC) if changed else None
         return max((at for at in (output_at, logs_at) if at is not None), default=None)
 
     async def find_files(self, replica_id: str, path: str, limit: int) -> FileList:
-        """Return what is in the job's volume, or was kept of it."""
+        """Return what is in the job's directory, or was kept of it."""
         record = self._record(replica_id)
         if record.read().status is None:
             return FileList(())
-        inside = await self._inside_or_kept(record)
-        if inside is not None:
-            return await inside.client.carry(inside.find, path, limit)
-        directory = await self._kept(record.spec())
-        return await asyncio.to_thread(find_own, directory, path, limit)
+        return await self._ask(await self._files(record), lambda files: files.find(path, limit))
 
     async def read_file(self, replica_id: str, path: str, offset: int, limit: int) -> FilePart:
-        """Return bytes of a file in the job's volume, or of what was kept of it."""
+        """Return bytes of a file in the job's directory, or of what was kept of it."""
         record = self._record(replica_id)
         if record.read().status is None:
             raise NotFound(f"there is no file {path}: the job has not started")
-        inside = await self._inside_or_kept(record)
-        if inside is not None:
-            return await inside.client.carry(inside.read, path, offset, limit)
-        directory = await self._kept(record.spec())
-        return await asyncio.to_thread(read_own, directory, path, offset, limit)
+        files = await self._files(record)
+        return await self._ask(files, lambda found: found.read(path, offset, limit))
+
+    async def delete(
+        self, job_id: str, replica_ids: Collection[str], workspace: str | None = None
+    ) -> None:
+        """Delete directories on storage, what was kept, and records; there are no workspaces."""
+        records = [self._record(replica_id) for replica_id in replica_ids]
+        refuse_live(records)
+        await self._runs.volumes.delete(self._engines.all(), checked_id(job_id), records)
+        for record in records:
+            await asyncio.to_thread(record.delete)
+        self._known.difference_update(replica_ids)
+
+    async def gpu_memory(self, name: str) -> dict[int, HeldMemory]:
+        """Return what the driver of an engine's host tells."""
+        client = self._engines.of(name)
+        return await client.carry(query_memory, client, self._check_image)
 
     def watch(self, on_change: OnChange) -> None:
         """Call back within milliseconds of a replica's start and end."""
@@ -280,6 +292,20 @@ class DockerExecutor:
         await self._runs.close()
         await self._images.close()
         self._engines.close()
+
+    async def _files(self, record: Record) -> Inside | Directory:
+        """Return where a job's files are read: on storage, in a container, or as they were kept."""
+        shared = await self._shared(record)
+        return shared or await self._inside_or_kept(record) or await self._kept(record.spec())
+
+    async def _ask(self, files: Inside | Directory, ask: Callable[[Inside | Directory], R]) -> R:
+        if isinstance(files, Inside):
+            return await files.client.carry(ask, files)
+        return await asyncio.to_thread(ask, files)
+
+    async def _shared(self, record: Record) -> Directory | None:
+        """Return a job's directory on storage that the service has, too."""
+        return await asyncio.to_thread(self._runs.volumes.shared, record)
 
     async def _inside(self, spec: Mapping[str, Any]) -> Inside | None:
         """Return a running container of a job on the replica's host."""
@@ -297,15 +323,16 @@ class DockerExecutor:
         try:
             return await self._inside(spec)
         except Unavailable:
-            kept = self._results.directory(spec["job_id"], spec["host"])
+            kept = self._runs.volumes.kept(spec["job_id"], spec["host"])
             if record.read().is_over and kept.is_dir():
                 return None
             raise
 
-    async def _kept(self, spec: Mapping[str, Any]) -> str:
+    async def _kept(self, spec: Mapping[str, Any]) -> Directory:
         """Return where what a job left is, when it is all there."""
-        async with self._runs.volumes.lock(spec["host"], spec["job_id"]):
-            return str(self._results.directory(spec["job_id"], spec["host"]))
+        volumes = self._runs.volumes
+        async with volumes.lock(spec["host"], spec["job_id"]):
+            return Directory(str(volumes.kept(spec["job_id"], spec["host"])))
 
     def _record(self, replica_id: str) -> Record:
         return Record(self._records / checked_id(replica_id))

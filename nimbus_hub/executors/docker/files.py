@@ -77,6 +77,40 @@ class Results:
         """Note that there is no volume any more."""
         self._note(job_id, host).unlink(missing_ok=True)
 
+    def volume_hosts(self, job_id: str) -> list[str]:
+        """Return the hosts on which a job has volumes."""
+        notes = (self.path / job_id).glob(".*.volume")
+        return [note.name.removeprefix(".").removesuffix(".volume") for note in notes]
+
+    def note_shared(self, job_id: str) -> None:
+        """Note that a job has a directory on shared storage."""
+        note = self._shared(job_id)
+        note.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        note.touch()
+
+    def is_shared(self, job_id: str) -> bool:
+        """Tell whether that was noted."""
+        return self._shared(job_id).exists()
+
+    def delete(self, job_id: str) -> None:
+        """Delete all that was kept and noted of a job."""
+        with suppress(FileNotFoundError):
+            shutil.rmtree(self.path / job_id)
+
+    def _shared(self, job_id: str) -> Path:
+        return self.path / job_id / ".shared"
+
+    def note_filled(self, job_id: str) -> None:
+        """Note that a job's directory on shared storage has its files."""
+        self._filled(job_id).touch()
+
+    def is_filled(self, job_id: str) -> bool:
+        """Tell whether that was noted."""
+        return self._filled(job_id).exists()
+
+    def _filled(self, job_id: str) -> Path:
+        return self.path / job_id / ".filled"
+
     def _note(self, job_id: str, host: str) -> Path:
         return self.path / job_id / f".{host}.volume"
 

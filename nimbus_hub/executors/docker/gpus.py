@@ -2,32 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, TypeVar
 
 from nimbus_hub.errors import InvalidRequest
 from nimbus_hub.executors.docker.engine import EngineClient
-from nimbus_hub.model.host import Gpu
+from nimbus_hub.model.host import Gpu, HeldMemory
 from nimbus_hub.model.quantities import parse_gpus
 
 __all__ = [
     "MODEL_LABEL",
     "declared_gpus",
     "driver_gpus",
+    "driver_memory",
     "generic_gpus",
     "gpu_query",
     "has_nvidia",
     "query_gpus",
+    "query_memory",
 ]
+
+R = TypeVar("R")
 
 MODEL_LABEL = "gpu"
 """The label that says of which model all devices of a host are."""
 
-_QUERY = (
-    "nvidia-smi",
-    "--query-gpu=index,uuid,name,memory.total",
-    "--format=csv,noheader,nounits",
-)
+_DEVICES = "index,uuid,name,memory.total"
+_MEMORY = "index,memory.used"
 _QUERY_SECONDS = 60
 _UNKNOWN = "GPU"
 
@@ -37,12 +38,12 @@ def has_nvidia(info: Mapping[str, Any]) -> bool:
     return "nvidia" in (info.get("Runtimes") or {})
 
 
-def gpu_query(image: str) -> dict[str, Any]:
+def gpu_query(image: str, fields: str = _DEVICES) -> dict[str, Any]:
     """Return the container that asks the driver; the runtime brings the program."""
     return {
         "Image": image,
         "Entrypoint": [],
-        "Cmd": list(_QUERY),
+        "Cmd": ["nvidia-smi", f"--query-gpu={fields}", "--format=csv,noheader,nounits"],
         "Env": ["NVIDIA_VISIBLE_DEVICES=all", "NVIDIA_DRIVER_CAPABILITIES=utility"],
         "Labels": {"nimbus.query": "gpus"},
         "HostConfig": {"Runtime": "nvidia", "NetworkMode": "none"},
@@ -58,6 +59,17 @@ def driver_gpus(output: str) -> tuple[Gpu, ...]:
         memory = int(mebibytes) * 2**20 if mebibytes.isdigit() else 0
         found.append(Gpu(int(index), name, memory, uuid))
     return tuple(found)
+
+
+def driver_memory(output: str) -> dict[int, HeldMemory]:
+    """Read what it prints of memory: index, MiB; raise ValueError for else."""
+    found = {}
+    for line in output.splitlines():
+        index, mebibytes = (word.strip() for word in line.split(","))
+        # Where memory is the machine's own it is not known.
+        if mebibytes.isdigit():
+            found[int(index)] = HeldMemory(int(mebibytes) * 2**20)
+    return found
 
 
 def generic_gpus(resources: Iterable[Mapping[str, Any]] | None, model: str = "") -> tuple[Gpu, ...]:
@@ -85,15 +97,26 @@ def declared_gpus(text: str, model: str = "") -> tuple[Gpu, ...]:
 
 
 def query_gpus(client: EngineClient, image: str) -> tuple[Gpu, ...]:
-    """Return what the driver says, asked in a container of an image. Blocks.
+    """Return the devices that the driver knows, asked in a container of an image. Blocks.
 
     Raises InvalidRequest where that does not work, with the program's words.
     """
+    return _asked(client, image, _DEVICES, driver_gpus)
+
+
+def query_memory(client: EngineClient, image: str) -> dict[int, HeldMemory]:
+    """Return what is held of their memory, asked in the same way; nothing where there are none."""
+    if not image or not has_nvidia(client.info()):
+        return {}
+    return _asked(client, image, _MEMORY, driver_memory)
+
+
+def _asked(client: EngineClient, image: str, fields: str, read: Callable[[str], R]) -> R:
     if client.image(image) is None:
         for _ in client.pull(image, None):
             pass
     made: dict[str, Any] = client.use(
-        lambda sdk: sdk.create_container_from_config(gpu_query(image))
+        lambda sdk: sdk.create_container_from_config(gpu_query(image, fields))
     )
     try:
         client.start(made["Id"])
@@ -104,7 +127,7 @@ def query_gpus(client: EngineClient, image: str) -> tuple[Gpu, ...]:
     output = said.decode(errors="replace").strip()
     try:
         if code == 0:
-            return driver_gpus(output)
+            return read(output)
     except ValueError:
         pass
     raise InvalidRequest(f"nvidia-smi says: {output[-500:] or f'nothing, exit code {code}'}")

@@ -6,19 +6,26 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
-from urllib.parse import quote
 
 from nimbus_hub.errors import InvalidRequest
-from nimbus_hub.executors.docker.containers import Mount, Terms, volume_name
+from nimbus_hub.executors.docker.containers import Mount, Terms, job_directory, volume_name
 from nimbus_hub.executors.docker.images import Credentials
 from nimbus_hub.executors.docker.networks import network_name
+from nimbus_hub.executors.docker.storage import (
+    Storage,
+    made,
+    owner_name,
+    read_source,
+    read_storage,
+)
 from nimbus_hub.model.engine import HOST_NETWORK, Engine
 from nimbus_hub.model.replica import ReplicaSpec
 
 __all__ = ["Policy", "read_policy"]
 
 NOBODYS = 1000
-_KEYS = ("user", "mounts", "read_only", "ulimits", "registries")
+_KEYS = ("user", "storage", "mounts", "read_only", "ulimits", "registries")
+_NOT_SHARED = Storage()
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,11 +33,13 @@ class Policy:
     """What replicas may have: by owner, ``users`` gives uid and gid, ``mounts`` what is mounted.
 
     Environments in ``read_only`` have a root that cannot be written. ``output_bytes`` is how
-    much of a replica's output is kept; ``credentials`` are ours by registry.
+    much of a replica's output is kept; ``credentials`` are ours by registry; ``storage`` is what
+    hosts share.
     """
 
     users: Callable[[str], tuple[int, int]] = lambda owner: (NOBODYS, NOBODYS)
     mounts: Callable[[str], tuple[Mount, ...]] = lambda owner: ()
+    storage: Storage = _NOT_SHARED
     read_only: frozenset[str] = frozenset()
     ulimits: Mapping[str, int] = field(default_factory=dict)
     shm_share: float = 0.5
@@ -45,12 +54,15 @@ class Policy:
     def terms(self, spec: ReplicaSpec, engine: Engine, image: str) -> Terms:
         """Return the terms of a replica's container."""
         uid, gid = self.users(spec.owner)
+        job, home = self.storage.job(spec.job_id), self.storage.home(spec.owner)
+        own = Mount(volume_name(spec.job_id), job_directory(spec.job_id), is_read_only=False)
         has_address = engine.network != HOST_NETWORK
         return Terms(
             image,
-            volume_name(spec.job_id),
+            own if job is None else job.part,
             uid,
             gid,
+            home=None if home is None else home.part,
             network=network_name(engine.network),
             address=spec.address if has_address else "",
             mounts=self.mounts(spec.owner),
@@ -64,9 +76,9 @@ class Policy:
 def read_policy(given: Mapping[str, Any]) -> Policy:
     """Return what a site's settings say; raise InvalidRequest naming what is wrong.
 
-    ``user`` is ``UID:GID``, ``mounts`` a list of {source, target, read_only}, in which
-    ``{owner}`` is the owner, ``read_only`` are environments, ``ulimits`` are by name,
-    ``registries`` have {username, password} by registry.
+    ``user`` is ``UID:GID``, ``storage`` what `read_storage` reads, ``mounts`` a list of {source,
+    target, read_only}, in which ``{owner}`` is the owner, ``read_only`` are environments,
+    ``ulimits`` are by name, ``registries`` have {username, password} by registry.
     """
     unknown = sorted(set(given) - set(_KEYS))
     if unknown:
@@ -85,6 +97,7 @@ def read_policy(given: Mapping[str, Any]) -> Policy:
     return Policy(
         users=lambda owner: user,
         mounts=lambda owner: tuple(_of_owner(mount, owner) for mount in mounts),
+        storage=read_storage(given.get("storage", {})),
         read_only=frozenset(given.get("read_only", ())),
         ulimits=_read_ulimits(given.get("ulimits", {})),
         credentials=credentials,
@@ -114,16 +127,22 @@ def _read_mount(given: Any) -> Mount:
             "a mount of containers must be {'source': ..., 'target': '/...', 'read_only': ...}, "
             f"got {given!r}"
         )
-    if "docker.sock" in str(given["source"]):
-        raise InvalidRequest("containers may not mount the engine's socket: who has it is root")
-    return Mount(str(given["source"]), str(given["target"]), bool(given.get("read_only", True)))
+    source, driver, options = read_source(given["source"], "the source of a mount of containers")
+    is_read_only = bool(given.get("read_only", True))
+    return Mount(source, str(given["target"]), is_read_only, driver, options)
 
 
 def _of_owner(mount: Mount, owner: str) -> Mount:
     """Return a mount for an owner, whose name cannot lead elsewhere and is nobody else's."""
-    name = re.sub(r"^\.", "%2E", quote(owner, safe="@+ "))
-    return replace(
-        mount,
-        source=mount.source.replace("{owner}", name),
-        target=mount.target.replace("{owner}", name),
+
+    def of_owner(text: str) -> str:
+        return text.replace("{owner}", owner_name(owner))
+
+    return made(
+        replace(
+            mount,
+            source=of_owner(mount.source),
+            target=of_owner(mount.target),
+            options={name: of_owner(value) for name, value in mount.options.items()},
+        )
     )

@@ -184,6 +184,7 @@ class Runs:
         if record.read().status is not None and not await self.is_only_created(spec.id):
             return
         image = await self._image(launch, client)
+        uid, gid = self.policy.users(spec.owner)
         record.write_spec(
             {
                 "host": spec.host,
@@ -191,6 +192,7 @@ class Runs:
                 "image": image,
                 "memory_bytes": spec.memory_bytes,
                 "gpus": list(spec.gpus),
+                "account": {"uid": uid, "gid": gid, "groups": []},
             }
         )
         async with self.volumes.lock(spec.host, spec.job_id):
@@ -230,6 +232,7 @@ class Runs:
         """Have the container be there, with the job's files; tell whether it has not run yet."""
         name = container_name(spec.id)
         terms = self.policy.terms(spec, client.engine, image)
+        await self.volumes.prepare(client, spec, terms)
         await client.carry(client.create, name, container(spec, terms))
         found = await client.call(client.inspect, name)
         if found is None or not belongs_to(found, spec.id):

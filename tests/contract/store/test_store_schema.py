@@ -91,7 +91,7 @@ def test_two_that_open_a_new_database_at_once_both_can(tmp_path: Path) -> None:
 
 
 def test_migrations_are_counted() -> None:
-    assert next_revision() == "0007"
+    assert next_revision() == "0008"
 
 
 def test_the_indexes_are_used_for_what_is_asked_most(tmp_path: Path) -> None:

@@ -163,6 +163,9 @@ class NimbusHub(Application):
     start_time = Unicode("5m", help="How long a granted session or gang may take to start").tag(
         config=True
     )
+    sweep_time = Unicode(
+        "20s", help="How often sessions are compared with the hub's servers and with containers"
+    ).tag(config=True)
     stall_time = Unicode(
         "1h",
         help="A job of several replicas that gives no sign of life for this time is ended as "
@@ -186,6 +189,7 @@ class NimbusHub(Application):
         "stop_grace",
         "start_time",
         "measure_time",
+        "sweep_time",
         "stall_time",
         "host_patience",
         "sizes",
@@ -288,6 +292,7 @@ class NimbusHub(Application):
             save=parse_duration(self.save_time),
             stop_grace=parse_duration(self.stop_grace),
             start=parse_duration(self.start_time),
+            sweep=parse_duration(self.sweep_time),
             host_patience=parse_duration(self.host_patience),
             measure=parse_duration(self.measure_time),
             stall=read_timeout(self.stall_time),

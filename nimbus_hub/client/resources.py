@@ -19,6 +19,7 @@ __all__ = [
     "Health",
     "Host",
     "HostCheck",
+    "HostEngine",
     "HostList",
     "Job",
     "Lease",
@@ -365,6 +366,18 @@ class HostCheck:
     is_ok: bool
     text: str
     remedy: str
+
+
+@dataclass(frozen=True, slots=True)
+class HostEngine:
+    """Where a host's Docker engine is reached: ``tls`` is a directory of the service's machine.
+
+    ``address`` is where other machines reach the host.
+    """
+
+    endpoint: str
+    tls: str
+    address: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -273,6 +273,7 @@ class Reconciler:
     async def _sweep_sessions(self) -> None:
         live = await self._records.live()
         await self._reaper.sweep(live.leases)
+        await self._leftovers.sweep()
 
 
 def _pause_seconds(first: float, failures: int) -> float:

@@ -48,6 +48,7 @@ from nimbus_hub.control.tokens import kept_secret
 from nimbus_hub.errors import NimbusError
 from nimbus_hub.executors.jupyterhub import HubSessions
 from nimbus_hub.executors.registry import EXECUTOR_NAMES, Executors
+from nimbus_hub.internal_ssl import client_context, server_context
 from nimbus_hub.model.cluster import Cluster
 from nimbus_hub.model.lease import LeaseKind
 from nimbus_hub.model.policy import LeasePolicy, LeaseRule
@@ -222,7 +223,7 @@ class NimbusHub(Application):
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, ending.set)
         hub = HubOAuth.instance(cache_max_age=self.token_cache_seconds)
-        sessions = HubSessions(hub.api_url, hub.api_token)
+        sessions = HubSessions(hub.api_url, hub.api_token, client_context(hub))
         control = self.control(sessions)
         await self._executors.prepare()
         await control.reconciler.prepare()
@@ -371,7 +372,7 @@ class NimbusHub(Application):
             cookie_secret=secrets.token_bytes(32),
             log_function=log_request,
         )
-        server = HTTPServer(web, xheaders=True)
+        server = HTTPServer(web, xheaders=True, ssl_options=server_context(hub))
         server.listen(url.port or 8001, url.hostname or "127.0.0.1")
         log.info("Nimbus listens at %s%s", url.geturl().rstrip("/"), prefix)
         return server

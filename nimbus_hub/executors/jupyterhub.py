@@ -6,6 +6,7 @@ Source: https://jupyterhub.readthedocs.io/en/stable/reference/rest-api.html
 from __future__ import annotations
 
 from http import HTTPStatus
+from ssl import SSLContext
 from urllib.parse import quote
 
 import httpx
@@ -20,12 +21,14 @@ _PAGE = 200
 class HubSessions:
     """The servers of one hub. The token needs the scopes list:users, read:servers, servers."""
 
-    def __init__(self, api_url: str, token: str) -> None:
+    def __init__(self, api_url: str, token: str, ssl: SSLContext | None = None) -> None:
+        """Call the hub at ``api_url``; with internal SSL with the keys of ``ssl``."""
         self._http = httpx.AsyncClient(
             base_url=api_url.rstrip("/") + "/",
             headers={"Authorization": f"token {token}"},
             timeout=30,
             trust_env=False,
+            verify=ssl or True,
         )
 
     async def stop(self, owner: str, name: str) -> bool:

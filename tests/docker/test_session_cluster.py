@@ -225,21 +225,20 @@ def test_a_notebook_runs_on_the_host_of_its_lease_and_survives_hub_and_service(
     assert before == sessions(hosts, lease=lease["id"])
     assert list(before) == [lease["slots"][0]["host"]]
     assert user.http.get(f"/user/{user.name}/lab").status_code == 200
-    kernel = Kernel(user)
-    assert kernel.run("kept = 6 * 7\nprint(kept)") == "42"
-    # Where engines are is not for sessions.
-    kernel.run(ASK)
-    (host,) = before
-    assert kernel.run(f"print(ask('/health'), ask('/api/v1/hosts/{host}/engine'))") == "200 403"
-    kernel.disconnect()
+    with Kernel(user) as kernel:
+        assert kernel.run("kept = 6 * 7\nprint(kept)") == "42"
+        # Where engines are is not for sessions.
+        kernel.run(ASK)
+        (host,) = before
+        assert kernel.run(f"print(ask('/health'), ask('/api/v1/hosts/{host}/engine'))") == "200 403"
     record = ProcessRecord.read(hub.state.service_record)
     assert record is not None
     record.send(signal.SIGKILL)
     hub.kill()
     again(hub, user)
     assert sessions(hosts) == before
-    kernel.connect()
-    assert kernel.run("print(kept)") == "42"
+    with kernel.again():
+        assert kernel.run("print(kept)") == "42"
     renewed = service(user, "POST", f"/leases/{lease['id']}/renew", json={}).json()
     assert (renewed["state"], renewed["renewals"]) == ("active", 1)
     assert renewed["expires_at"] > lease["expires_at"]
@@ -252,9 +251,9 @@ def test_a_host_that_joins_is_used_at_once_and_has_the_home_with_what_pip_instal
     user: User, hosts: Cluster
 ) -> None:
     started(user)
-    kernel = Kernel(user)
-    assert "Successfully installed tiny-1.0" in kernel.run(PIP)
-    first = kernel.run(WHERE)
+    with Kernel(user) as kernel:
+        assert "Successfully installed tiny-1.0" in kernel.run(PIP)
+        first = kernel.run(WHERE)
     assert first.startswith(f"{HOME}/.local/lib/python3")
     user.stop()
     hosts.add(hosts.hosts[2])
@@ -265,7 +264,8 @@ def test_a_host_that_joins_is_used_at_once_and_has_the_home_with_what_pip_instal
     events = user.start()
     assert "What you install with pip goes into your home" in str(events)
     assert list(sessions(hosts)) == ["h3"]
-    assert Kernel(user).run(WHERE) == first
+    with Kernel(user) as kernel:
+        assert kernel.run(WHERE) == first
     for name in ("h1", "h2"):
         service(user, "POST", f"/hosts/{name}/undrain")
 
@@ -295,17 +295,16 @@ def test_a_session_goes_on_over_an_outage_and_is_lost_after_patience_with_its_ho
 ) -> None:
     lease = started(user)
     host, before = host_of(hosts, lease), sessions(hosts)
-    kernel = Kernel(user)
-    kernel.run("kept = 1")
+    with Kernel(user) as kernel:
+        kernel.run("kept = 1")
     with cut(host):
         wait_for(lambda: states(user)[host.name] == "down", 30, "host down")
         assert user.is_running
     wait_for(lambda: states(user)[host.name] == "ready", 30, "host back")
-    kernel.connect()
-    assert kernel.run("print(kept)") == "1"
+    with kernel.again():
+        assert kernel.run("print(kept)") == "1"
     assert [each["id"] for each in user.leases("live")] == [lease["id"]]
     assert sessions(hosts) == before
-    kernel.disconnect()
     with cut(host):
         reason = ended(user, lease, 90)
         assert reason.startswith(f"host {host.name} is down since ")
@@ -370,8 +369,8 @@ def test_with_internal_ssl_a_session_is_reached_by_its_certificate_alone(
     again(hub, user)
     lease = started(user)
     assert user.http.get(f"/user/{user.name}/lab").status_code == 200
-    kernel = Kernel(user)
-    assert kernel.run(f"{ASK}\nprint(ask('/health'))") == "200"
+    with Kernel(user) as kernel:
+        assert kernel.run(f"{ASK}\nprint(ask('/health'))") == "200"
     told = user.http.get(f"/user/{user.name}/nimbus/lease")
     assert (told.status_code, lease["id"] in told.text) == (200, True), told.text
     host = host_of(hosts, lease)
@@ -386,8 +385,8 @@ def test_with_internal_ssl_a_session_is_reached_by_its_certificate_alone(
             httpx.get(f"{scheme}://{host.address}:{port}/", verify=False, trust_env=False)
     hub.kill()
     again(hub, user)
-    kernel.connect()
-    assert kernel.run("print(1)") == "1"
+    with kernel.again():
+        assert kernel.run("print(1)") == "1"
     user.stop()
     assert ended(user, lease).startswith("stopped by")
     assert sessions(hosts) == {}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import uuid
-from typing import Any
+from typing import Any, Self
 
 import websocket
 
@@ -16,7 +16,7 @@ _ANSWER_SECONDS = 60
 
 
 class Kernel:
-    """One that runs until it is ended."""
+    """One that runs until it is ended; as a context manager it is disconnected from."""
 
     def __init__(self, user: User) -> None:
         """Start it, or raise what the way to it answers."""
@@ -26,10 +26,22 @@ class Kernel:
         answer = user.http.post(f"/user/{user.name}/api/kernels", headers=self._headers, json={})
         assert answer.status_code == 201, answer.text
         self._path = f"/user/{user.name}/api/kernels/{answer.json()['id']}"
-        self.connect()
+        self._connect()
 
-    def connect(self) -> None:
-        """Connect, or connect again: it goes on meanwhile."""
+    def __enter__(self) -> Self:
+        """Return itself."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Let go of the connection; the kernel goes on."""
+        self.disconnect()
+
+    def again(self) -> Self:
+        """Connect again; it went on meanwhile."""
+        self._connect()
+        return self
+
+    def _connect(self) -> None:
         url = f"{self._user.hub.url.replace('http', 'ws')}{self._path}/channels"
         self._socket = websocket.create_connection(
             url, header=self._headers, timeout=_ANSWER_SECONDS

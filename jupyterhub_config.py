@@ -145,14 +145,10 @@ c.JupyterHub.tornado_settings = {"slow_spawn_timeout": 0.2}
 if own_config:
     load_subconfig(own_config)  # noqa: F821
 
-# With internal SSL proxy and service take TLS alone, and only from parts of this hub: the spawner
-# reaches the service as users do.
+# With internal SSL only the service is still reached without, on this machine: JupyterHub 6.1
+# could not look whether it is there, and would end.
 if c.JupyterHub.get("internal_ssl", False):
     c.ConfigurableHTTPProxy.api_url = f"https://127.0.0.1:{addresses.proxy_api_port}"
-    for each in c.JupyterHub.services:
-        if each["name"] == "nimbus":
-            each["url"] = addresses.service_url.replace("http:", "https:")
-    c.NimbusSpawner.service_url = addresses.api_url
     if "hub_connect_ip" in c.JupyterHub and "trusted_alt_names" not in c.JupyterHub:
         c.JupyterHub.trusted_alt_names = [alt_name(c.JupyterHub.hub_connect_ip)]
 

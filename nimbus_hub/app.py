@@ -48,7 +48,6 @@ from nimbus_hub.control.tokens import kept_secret
 from nimbus_hub.errors import NimbusError
 from nimbus_hub.executors.jupyterhub import HubSessions
 from nimbus_hub.executors.registry import EXECUTOR_NAMES, Executors
-from nimbus_hub.internal_ssl import client_context, server_context
 from nimbus_hub.model.cluster import Cluster
 from nimbus_hub.model.lease import LeaseKind
 from nimbus_hub.model.policy import LeasePolicy, LeaseRule
@@ -223,7 +222,8 @@ class NimbusHub(Application):
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, ending.set)
         hub = HubOAuth.instance(cache_max_age=self.token_cache_seconds)
-        sessions = HubSessions(hub.api_url, hub.api_token, client_context(hub))
+        keys = hub.keyfile, hub.certfile, hub.client_ca
+        sessions = HubSessions(hub.api_url, hub.api_token, keys)
         control = self.control(sessions)
         await self._executors.prepare()
         await control.reconciler.prepare()
@@ -372,7 +372,7 @@ class NimbusHub(Application):
             cookie_secret=secrets.token_bytes(32),
             log_function=log_request,
         )
-        server = HTTPServer(web, xheaders=True, ssl_options=server_context(hub))
+        server = HTTPServer(web, xheaders=True)
         server.listen(url.port or 8001, url.hostname or "127.0.0.1")
         log.info("Nimbus listens at %s%s", url.geturl().rstrip("/"), prefix)
         return server

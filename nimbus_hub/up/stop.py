@@ -54,8 +54,7 @@ async def _release_leases(state: State, say: Callable[[str], None]) -> None:
     if addresses is None:
         return
     token = kept_token(state.secrets, "spawner_token")
-    # Through the proxy: with internal SSL the service takes nobody else.
-    base = f"{addresses.api_url}/api/v1"
+    base = f"{addresses.service_url}/services/nimbus/api/v1"
     deadline = asyncio.get_running_loop().time() + _RELEASE_SECONDS
     asked: set[str] = set()
     headers = {"Authorization": f"token {token}"}

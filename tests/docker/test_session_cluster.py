@@ -390,10 +390,3 @@ def test_with_internal_ssl_a_session_is_reached_by_its_certificate_alone(
     user.stop()
     assert ended(user, lease).startswith("stopped by")
     assert sessions(hosts) == {}
-
-
-def test_stop_all_ends_what_is_left(hub: HubProcess, user: User, hosts: Cluster) -> None:
-    started(user)
-    hub.stop_all()
-    assert sessions(hosts) == {}
-    again(hub, user)

@@ -30,6 +30,8 @@ def configuration(tmp_path_factory: pytest.TempPathFactory) -> str:
         "c = get_config()\n"
         f"c.NimbusHub.cluster_file = {str(cluster)!r}\n"
         "c.NimbusHub.save_time = '1s'\n"
+        # Nothing of this is other with it: sessions of processes and the service talk all the same.
+        "c.JupyterHub.internal_ssl = True\n"
     )
 
 

@@ -189,7 +189,8 @@ class NimbusDockerSpawner(NimbusSpawner, HostDockerSpawner):
         assert lease is not None
         found = await self.docker("inspect_image", self.image)
         self._image_env = found["Config"]["Env"] or []
-        if notice := pip_notice(self.get_env(), self._image_env):
+        env = {**pip_env(self._image_env), **self.environment}
+        if notice := pip_notice(env, self._image_env):
             self._progress.tell(60, notice)
         more = dict(await self._evaluated(self.extra_create_kwargs))
         more["labels"] = {**dict(more.get("labels") or {}), **labels(lease)}

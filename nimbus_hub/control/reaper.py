@@ -61,6 +61,7 @@ class Reaper:
         self._looked_with: object = None
         self._missed: frozenset[str] = frozenset()
         self._left_over: set[tuple[str, str]] = set()
+        self.has_new_left_over = False
 
     async def step(
         self, leases: Sequence[Lease], jobs: Sequence[Job], now: datetime
@@ -171,7 +172,7 @@ class Reaper:
         if not sessions and not self._left_over:
             return
         running = await self._sessions.running()
-        await self._stop_left_over(running, leases)
+        await self._stop_these(running, leases)
         missing = {lease.id for lease in sessions if (lease.owner, lease.name) not in running}
         for lease in sessions:
             if lease.id in missing & self._missed:
@@ -188,7 +189,13 @@ class Reaper:
             return
         self._note(lost, now)
 
-    async def _stop_left_over(self, running: Set[tuple[str, str]], leases: Sequence[Lease]) -> None:
+    async def stop_left_over(self) -> None:
+        """Stop servers whose lease was lost just now: their users want to start others."""
+        running = await self._sessions.running()
+        await self._stop_these(running, (await self._records.live()).leases)
+        self.has_new_left_over = False
+
+    async def _stop_these(self, running: Set[tuple[str, str]], leases: Sequence[Lease]) -> None:
         # One of that name that was started since then has a lease of its own.
         sessions = (lease for lease in leases if lease.kind is LeaseKind.SESSION)
         self._left_over -= {(lease.owner, lease.name) for lease in sessions}
@@ -205,6 +212,7 @@ class Reaper:
             self._metrics.waited(lease, now, "given up")
         if lease.state.is_end and lease.slots and lease.kind is LeaseKind.SESSION:
             self._left_over.add((lease.owner, lease.name))
+            self.has_new_left_over = True
 
     def _due(self, lease: Lease, idle: Idleness | None, now: datetime) -> Lease | None:
         """Return the lease with its end asked for, or None when it is not due."""

@@ -39,6 +39,7 @@ _TICK = timedelta(seconds=1)
 _IDLE = timedelta(seconds=10)
 _INVENTORY = timedelta(minutes=1)
 _LEFTOVERS = "leftovers"
+_LEFT_OVER = "left over"
 _LONGEST_BACKOFF_SECONDS = 30.0
 _SHORT_PASS_SECONDS = 0.02
 _LONGEST_REST_SECONDS = 0.25
@@ -129,6 +130,8 @@ class Reconciler:
             if lease.kind is LeaseKind.SESSION and lease.target is not None:
                 step = partial(self._reaper.end_session, lease)
                 self._take(lease.id, (lease.version,), step, now)
+        if self._reaper.has_new_left_over:
+            self._take(_LEFT_OVER, (), self._reaper.stop_left_over, now)
         if self._leftovers.are_within_reach:
             self._take(_LEFTOVERS, (), self._leftovers.clear, now)
         self._forget_all_but({*(lease.id for lease in held), *(job.id for job in live.jobs)})

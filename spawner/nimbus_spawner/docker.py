@@ -60,8 +60,15 @@ class NimbusDockerSpawner(NimbusSpawner, HostDockerSpawner):
 
     own_options = frozenset({"image"})
     cert_paths: dict[str, str]
+    host_ip: str
     internal_hostname: str
     trusted_alt_names: list[str]
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self._own_ip = self.host_ip
+        self._image_env: list[str] = []
+        self._certificates: dict[str, bytes] = {}
 
     @default("start_timeout")
     def _default_start_timeout(self) -> int:
@@ -93,11 +100,6 @@ class NimbusDockerSpawner(NimbusSpawner, HostDockerSpawner):
     def _default_ssl_alt_names(self) -> Any:
         # Asked for when the host is known.
         return type(self)._alt_names
-
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self._image_env: list[str] = []
-        self._certificates: dict[str, bytes] = {}
 
     # life
 
@@ -222,8 +224,8 @@ class NimbusDockerSpawner(NimbusSpawner, HostDockerSpawner):
         self.final_state, self.last_output = None, ""
         self.cpu_limit, self.mem_limit = slot.cpus_milli / 1000, slot.memory_bytes
         self.image = self.environment_images.get(lease.environment, self.image)
-        if (engine := self.engine_values) is not None:
-            self.host_ip = engine.address
+        engine = self.engine_values
+        self.host_ip = self._own_ip if engine is None else engine.address
         if self.network_name == HOST_NETWORK:
             self.port = slot.ports[0]
 

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import nimbus_spawner
+from nimbus_spawner.certificates import alt_name
 from nimbus_spawner.local import NimbusLocalSpawner, refusal
 
 from nimbus_hub.up.account import own_home, own_name
@@ -31,6 +32,7 @@ own_config = os.environ.get("NIMBUS_HUB_CONFIG", "")
 
 c.JupyterHub.db_url = f"sqlite:///{state.database}"
 c.JupyterHub.cookie_secret_file = str(state.secrets / "cookie_secret")
+c.JupyterHub.internal_certs_location = str(state.secrets / "internal-ssl")
 c.JupyterHub.pid_file = str(state.hub_pid)
 c.JupyterHub.bind_url = f"http://{addresses.ip}:{addresses.port}"
 c.JupyterHub.hub_ip = "127.0.0.1"
@@ -142,6 +144,13 @@ c.JupyterHub.tornado_settings = {"slow_spawn_timeout": 0.2}
 
 if own_config:
     load_subconfig(own_config)  # noqa: F821
+
+# With internal SSL only the service is still reached without, on this machine: JupyterHub 6.1
+# could not look whether it is there, and would end.
+if c.JupyterHub.get("internal_ssl", False):
+    c.ConfigurableHTTPProxy.api_url = f"https://127.0.0.1:{addresses.proxy_api_port}"
+    if "hub_connect_ip" in c.JupyterHub and "trusted_alt_names" not in c.JupyterHub:
+        c.JupyterHub.trusted_alt_names = [alt_name(c.JupyterHub.hub_connect_ip)]
 
 # An environment is the same software in sessions as in jobs.
 environments = dict(c.NimbusHub.environments) if "environments" in c.NimbusHub else {}

@@ -505,6 +505,20 @@ export interface components {
             items: components["schemas"]["HostCheck"][];
         };
         /**
+         * HostEngine
+         * @description Where a host's Docker engine is reached: ``tls`` is a directory of the service's machine.
+         *
+         *     ``address`` is where other machines reach the host.
+         */
+        HostEngine: {
+            /** Address */
+            address: string;
+            /** Endpoint */
+            endpoint: string;
+            /** Tls */
+            tls: string;
+        };
+        /**
          * HostList
          * @description Hosts by name.
          *
@@ -1366,6 +1380,7 @@ export type Health = components['schemas']['Health'];
 export type Host = components['schemas']['Host'];
 export type HostCheck = components['schemas']['HostCheck'];
 export type HostCheckList = components['schemas']['HostCheckList'];
+export type HostEngine = components['schemas']['HostEngine'];
 export type HostList = components['schemas']['HostList'];
 export type HostRequest = components['schemas']['HostRequest'];
 export type InputRequest = components['schemas']['InputRequest'];

@@ -5,12 +5,21 @@ from __future__ import annotations
 from nimbus_hub.api import requests, schemas
 from nimbus_hub.api.handler import ApiHandler, Operation
 from nimbus_hub.api.identity import Scope
+from nimbus_hub.api.schemas import Response
 from nimbus_hub.api.views import host_view
 from nimbus_hub.control.capacity import host_uses
 from nimbus_hub.model.host import Host
 from nimbus_hub.model.lease import Lease
 
-__all__ = ["CheckHandler", "DrainHandler", "HostsBase", "HostsHandler", "UndrainHandler"]
+__all__ = [
+    "CheckHandler",
+    "DrainHandler",
+    "EngineHandler",
+    "HostEngine",
+    "HostsBase",
+    "HostsHandler",
+    "UndrainHandler",
+]
 
 
 class HostsBase(ApiHandler):
@@ -60,6 +69,28 @@ class CheckHandler(ApiHandler):
             for e in found
         ]
         self.reply(schemas.HostCheckList(items=items))
+
+
+class HostEngine(Response):
+    """Where a host's Docker engine is reached: ``tls`` is a directory of the service's machine.
+
+    ``address`` is where other machines reach the host.
+    """
+
+    endpoint: str
+    tls: str
+    address: str
+
+
+class EngineHandler(ApiHandler):
+    """The engine of a host, for the spawner."""
+
+    operations = {"get": Operation("Tell where a host's engine is", Scope.ADMIN, HostEngine)}
+
+    async def get(self, name: str) -> None:
+        """Tell where the engine of a host is, and with which certificates of this machine."""
+        engine = self.services.control.inventory.engine(name)
+        self.reply(HostEngine(endpoint=engine.endpoint, tls=engine.tls, address=engine.address))
 
 
 class DrainHandler(HostsBase):

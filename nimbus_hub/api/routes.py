@@ -12,7 +12,13 @@ from nimbus_hub.api.files import FileHandler, FilesHandler
 from nimbus_hub.api.gangs import GangHandler, GangsHandler
 from nimbus_hub.api.handler import ApiHandler
 from nimbus_hub.api.health import HealthHandler, MetricsHandler
-from nimbus_hub.api.hosts import CheckHandler, DrainHandler, HostsHandler, UndrainHandler
+from nimbus_hub.api.hosts import (
+    CheckHandler,
+    DrainHandler,
+    EngineHandler,
+    HostsHandler,
+    UndrainHandler,
+)
 from nimbus_hub.api.jobs import (
     InputHandler,
     JobHandler,
@@ -47,6 +53,7 @@ ROUTES: dict[str, type[ApiHandler]] = {
     "/api/v1/hosts": HostsHandler,
     "/api/v1/hosts/{name}/check": CheckHandler,
     "/api/v1/hosts/{name}/drain": DrainHandler,
+    "/api/v1/hosts/{name}/engine": EngineHandler,
     "/api/v1/hosts/{name}/undrain": UndrainHandler,
     "/api/v1/gpus": GpusHandler,
     "/api/v1/queue": QueueHandler,

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from nimbus_hub.client.client import Client, Progress
 from nimbus_hub.client.decoding import decode, encode
 from nimbus_hub.client.environment import proxied_url, session_environment, session_lease_id
+from nimbus_hub.client.hosts import Gpu, Host, HostCheck, HostEngine
 from nimbus_hub.client.requests import GangRequest, GroupRequest, JobRequest, WishesRequest
 from nimbus_hub.client.resources import (
     ActivityTerms,
@@ -13,11 +14,8 @@ from nimbus_hub.client.resources import (
     File,
     FileList,
     Gang,
-    Gpu,
     Group,
     Health,
-    Host,
-    HostCheck,
     Job,
     Lease,
     LeaseWarning,
@@ -61,6 +59,7 @@ __all__ = [
     "Health",
     "Host",
     "HostCheck",
+    "HostEngine",
     "Job",
     "JobRequest",
     "Lease",

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from nimbus_hub.client.decoding import decode, decode_items
-from nimbus_hub.client.resources import Host, HostCheck, HostList
+from nimbus_hub.client.hosts import Host, HostCheck, HostEngine, HostList
 from nimbus_hub.client.transport import Transport
 
 if TYPE_CHECKING:
@@ -53,6 +53,13 @@ class ClusterCalls:
     def check_host(self, host: str) -> tuple[HostCheck, ...]:
         """Return what works on a host and what is missing, looked at now (administrators)."""
         return decode_items(HostCheck, self._ask(f"hosts/{quote(host, safe='')}/check"))
+
+    def engine(self, host: str) -> HostEngine:
+        """Return where the Docker engine of a host is reached (administrators).
+
+        Raises Conflict for a host that has none.
+        """
+        return decode(HostEngine, self._ask(f"hosts/{quote(host, safe='')}/engine"))
 
     def gpus(self) -> tuple[GpuPool, ...]:
         """Return the GPUs by model and datacenter, and who holds them."""

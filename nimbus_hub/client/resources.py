@@ -14,12 +14,8 @@ __all__ = [
     "File",
     "FileList",
     "Gang",
-    "Gpu",
     "Group",
     "Health",
-    "Host",
-    "HostCheck",
-    "HostList",
     "Job",
     "Lease",
     "LeaseWarning",
@@ -328,58 +324,6 @@ class FileList:
 
     items: tuple[File, ...]
     is_whole: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Gpu:
-    """A device, who holds it (``lease_id`` is the first), and why it is out of service."""
-
-    index: int
-    model: str
-    memory_bytes: int
-    free_milli: int
-    lease_id: str | None
-    lease_ids: tuple[str, ...]
-    fault: str
-
-
-@dataclass(frozen=True, slots=True)
-class Host:
-    """A host; ``state_reason`` says why it, or which of its GPUs, takes nothing."""
-
-    name: str
-    datacenter: str
-    rack: str
-    address: str
-    state: str
-    state_reason: str
-    labels: dict[str, str]
-    cpus_milli: int
-    cpus_free_milli: int
-    memory_bytes: int
-    memory_free_bytes: int
-    gpus: tuple[Gpu, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class HostCheck:
-    """What was found on a host, and what to do about it if it is not as it must be."""
-
-    name: str
-    is_ok: bool
-    text: str
-    remedy: str
-
-
-@dataclass(frozen=True, slots=True)
-class HostList:
-    """Hosts by name.
-
-    Administrators are told why the cluster file is not in force as it is now; empty if it is.
-    """
-
-    items: tuple[Host, ...]
-    cluster_file_error: str
 
 
 @dataclass(frozen=True, slots=True)

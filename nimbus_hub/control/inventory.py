@@ -14,9 +14,10 @@ from nimbus_hub.control.cluster_file import ClusterFile
 from nimbus_hub.control.host_merge import declared_over_found, marked, silenced, with_faults
 from nimbus_hub.control.records import Records
 from nimbus_hub.errors import Conflict, InvalidRequest, NotFound, Unavailable
-from nimbus_hub.executors.base import Executor, HostChecker, OnChange
+from nimbus_hub.executors.base import Executor, HostChecker, OnChange, SessionHost
 from nimbus_hub.model.check import HostCheck
 from nimbus_hub.model.cluster import Cluster
+from nimbus_hub.model.engine import Engine
 from nimbus_hub.model.host import Device, Host, HostMark, HostState
 
 __all__ = ["LOCAL", "Inventory"]
@@ -142,13 +143,25 @@ class Inventory:
 
         Raises Conflict for one of an executor that has nothing to check.
         """
-        if name not in self._by_name:
-            raise NotFound(f"there is no host {name!r}; see: nimbus hosts")
-        executor = self.executor(name)
+        executor = self._named(name)
         if not isinstance(executor, HostChecker):
             kind = self._by_name[name].executor
             raise Conflict(f"host {name} is of the executor {kind}, which has nothing to check")
         return await executor.check_host(name)
+
+    def engine(self, name: str) -> Engine:
+        """Return the engine of a host; raise NotFound for no such host, Conflict for none."""
+        self._named(name)
+        keeper = self.session_host(name)
+        if keeper is None:
+            kind = self._by_name[name].executor
+            raise Conflict(f"host {name} is of the executor {kind}, which has no engines")
+        return keeper.engine(name)
+
+    def session_host(self, name: str) -> SessionHost | None:
+        """Return who has the engine of a host; None for a host without, or that is not there."""
+        executor = self._runs.get(name)
+        return executor if isinstance(executor, SessionHost) else None
 
     async def drain(self, name: str, reason: str, by: str) -> Host:
         """Have a host take nothing new until :meth:`undrain`; raise NotFound for none."""
@@ -247,6 +260,12 @@ class Inventory:
         self._show()
         records.wake()
         return self._by_name[name]
+
+    def _named(self, name: str) -> Executor:
+        """Return who has a host; raise NotFound for no such host."""
+        if name not in self._by_name:
+            raise NotFound(f"there is no host {name!r}; see: nimbus hosts")
+        return self.executor(name)
 
     def _writable(self, name: str) -> Records:
         """Return where marks are kept; raise NotFound for no such host."""

@@ -1,4 +1,4 @@
-"""Leftovers: replicas that may still run on hosts that were given up.
+"""Leftovers: replicas and sessions that may still run on hosts that were given up.
 
 Their slots are free in the records, for who could tell? Once such a host is back it takes
 nothing new until its leftovers were stopped and are gone.
@@ -6,6 +6,7 @@ nothing new until its leftovers were stopped and are gone.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from dataclasses import replace
 from datetime import timedelta
@@ -13,7 +14,7 @@ from datetime import timedelta
 from nimbus_hub.control.absences import Absences
 from nimbus_hub.control.inventory import Inventory
 from nimbus_hub.control.records import Records
-from nimbus_hub.errors import NimbusError
+from nimbus_hub.errors import NimbusError, NotFound
 from nimbus_hub.model.host import Host, HostState
 from nimbus_hub.model.replica import Replica, ReplicaState
 
@@ -36,11 +37,12 @@ class Leftovers:
         self._absences = absences
         self._grace_seconds = grace.total_seconds()
         self._hosts: dict[str, str] = {}
+        self._looked_through: set[str] = set()
 
     @property
     def are_within_reach(self) -> bool:
-        """Tell whether there are any on a host that is back."""
-        return any(map(self._absences.is_back, self._hosts.values()))
+        """Tell whether there are any on a host that is back, or may be."""
+        return any(map(self._absences.is_back, self._hosts.values())) or bool(self._unknown())
 
     def add(self, replica: Replica) -> None:
         """Remember a replica that is lost, and may not know it."""
@@ -56,9 +58,9 @@ class Leftovers:
 
     def fenced(self, hosts: tuple[Host, ...]) -> tuple[Host, ...]:
         """Return hosts as the scheduler may use them: none with leftovers takes new slots."""
-        if not self._hosts:
+        unclean = {*self._hosts.values(), *self._unknown()}
+        if not unclean:
             return hosts
-        unclean = set(self._hosts.values())
         return tuple(_fenced(host) if host.name in unclean else host for host in hosts)
 
     async def clear(self) -> None:
@@ -69,6 +71,40 @@ class Leftovers:
                     await self._clear(replica_id, host)
                 except NimbusError as error:
                     log.warning("replica %s may still run on host %s: %s", replica_id, host, error)
+        await asyncio.gather(*map(self._look_through, self._unknown()))
+
+    async def sweep(self) -> None:
+        """Remove the containers of sessions that are over from all hosts that are up."""
+        await asyncio.gather(*map(self._look_through, self._absences.up))
+
+    def _unknown(self) -> list[str]:
+        """Return the hosts that were not looked through for sessions since they are up."""
+        self._looked_through &= self._absences.up
+        unknown = self._absences.up - self._looked_through
+        return [host for host in unknown if self._inventory.session_host(host) is not None]
+
+    async def _look_through(self, host: str) -> None:
+        """Remove what is left of sessions that are over; those of other services stay."""
+        keeper = self._inventory.session_host(host)
+        if keeper is None:
+            return
+        try:
+            for lease_id in await keeper.sessions(host):
+                if await self._is_over(lease_id):
+                    log.warning("lease %s is over: its session on %s is removed", lease_id, host)
+                    await keeper.remove_session(host, lease_id)
+        except NimbusError as error:
+            log.warning("host %s may still have sessions that are over: %s", host, error)
+            return
+        if host not in self._looked_through:
+            self._looked_through.add(host)
+            self._records.wake()
+
+    async def _is_over(self, lease_id: str) -> bool:
+        try:
+            return (await self._records.lease(lease_id)).state.is_end
+        except NotFound:
+            return False
 
     async def _clear(self, replica_id: str, host: str) -> None:
         executor = self._inventory.executor(host)

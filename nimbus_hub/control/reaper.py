@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence, Set
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -61,6 +61,8 @@ class Reaper:
         self._looked_with: object = None
         self._missed: frozenset[str] = frozenset()
         self._left_over: set[tuple[str, str]] = set()
+        self.has_new_left_over = False
+        self._stopping = asyncio.Lock()
 
     async def step(
         self, leases: Sequence[Lease], jobs: Sequence[Job], now: datetime
@@ -168,10 +170,11 @@ class Reaper:
             for lease in leases
             if lease.kind is LeaseKind.SESSION and lease.state.is_holding and lease.target is None
         ]
-        if not sessions and not self._left_over:
+        if self._left_over:
+            await self.stop_left_over()
+        if not sessions:
             return
         running = await self._sessions.running()
-        await self._stop_left_over(running, leases)
         missing = {lease.id for lease in sessions if (lease.owner, lease.name) not in running}
         for lease in sessions:
             if lease.id in missing & self._missed:
@@ -188,13 +191,19 @@ class Reaper:
             return
         self._note(lost, now)
 
-    async def _stop_left_over(self, running: Set[tuple[str, str]], leases: Sequence[Lease]) -> None:
-        # One of that name that was started since then has a lease of its own.
-        sessions = (lease for lease in leases if lease.kind is LeaseKind.SESSION)
-        self._left_over -= {(lease.owner, lease.name) for lease in sessions}
-        self._left_over &= running
-        for owner, name in sorted(self._left_over):
-            await self._sessions.stop(owner, name)
+    async def stop_left_over(self) -> None:
+        """Stop servers whose lease was lost: their users want to start others."""
+        # One after the other: a server that is asked to stop twice at once is an error of the hub.
+        async with self._stopping:
+            running = await self._sessions.running()
+            self.has_new_left_over = False
+            live = (await self._records.live()).leases
+            # One of that name that was started since then has a lease of its own.
+            sessions = (lease for lease in live if lease.kind is LeaseKind.SESSION)
+            self._left_over -= {(lease.owner, lease.name) for lease in sessions}
+            self._left_over &= running
+            for owner, name in sorted(self._left_over):
+                await self._sessions.stop(owner, name)
 
     def _note(self, lease: Lease, now: datetime) -> None:
         """Tell of an end that was recorded."""
@@ -205,6 +214,7 @@ class Reaper:
             self._metrics.waited(lease, now, "given up")
         if lease.state.is_end and lease.slots and lease.kind is LeaseKind.SESSION:
             self._left_over.add((lease.owner, lease.name))
+            self.has_new_left_over = True
 
     def _due(self, lease: Lease, idle: Idleness | None, now: datetime) -> Lease | None:
         """Return the lease with its end asked for, or None when it is not due."""

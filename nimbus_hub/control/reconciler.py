@@ -43,6 +43,7 @@ _INVENTORY = timedelta(minutes=1)
 _LEFTOVERS = "leftovers"
 _RETENTION = "retention"
 _DEVICES = "devices"
+_LEFT_OVER = "left over"
 _LONGEST_BACKOFF_SECONDS = 30.0
 _SHORT_PASS_SECONDS = 0.02
 _LONGEST_REST_SECONDS = 0.25
@@ -138,6 +139,8 @@ class Reconciler:
             if lease.kind is LeaseKind.SESSION and lease.target is not None:
                 step = partial(self._reaper.end_session, lease)
                 self._take(lease.id, (lease.version,), step, now)
+        if self._reaper.has_new_left_over:
+            self._take(_LEFT_OVER, (), self._reaper.stop_left_over, now)
         if self._leftovers.are_within_reach:
             self._take(_LEFTOVERS, (), self._leftovers.clear, now)
         if self._retention.is_due(now):
@@ -287,6 +290,7 @@ class Reconciler:
     async def _sweep_sessions(self) -> None:
         live = await self._records.live()
         await self._reaper.sweep(live.leases)
+        await self._leftovers.sweep()
 
 
 def _pause_seconds(first: float, failures: int) -> float:

@@ -11,11 +11,12 @@ from datetime import datetime
 from typing import Protocol, runtime_checkable
 
 from nimbus_hub.model.check import HostCheck
+from nimbus_hub.model.engine import Engine
 from nimbus_hub.model.file import FileList, FilePart
 from nimbus_hub.model.host import HeldMemory, Host
 from nimbus_hub.model.replica import LogChunk, ReplicaSpec, ReplicaStatus, Usage
 
-__all__ = ["Executor", "GpuReader", "HostChecker", "OnChange"]
+__all__ = ["Executor", "GpuReader", "HostChecker", "OnChange", "SessionHost"]
 
 OnChange = Callable[[str], None]
 """Called with a replica's id, on the event loop, when its status may have changed."""
@@ -142,4 +143,21 @@ class GpuReader(Protocol):
 
         What a display holds does not count. May take seconds.
         """
+        ...
+
+
+@runtime_checkable
+class SessionHost(Protocol):
+    """An executor on whose hosts the hub's spawner runs sessions as containers."""
+
+    def engine(self, name: str) -> Engine:
+        """Return the engine of a host; raise Unavailable if it has none now."""
+        ...
+
+    async def sessions(self, name: str) -> frozenset[str]:
+        """Return the leases of the sessions whose containers on a host have not ended."""
+        ...
+
+    async def remove_session(self, name: str, lease_id: str) -> None:
+        """Remove the container of a session, running or not. May be repeated."""
         ...

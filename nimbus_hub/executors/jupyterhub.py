@@ -9,6 +9,7 @@ from http import HTTPStatus
 from urllib.parse import quote
 
 import httpx
+from jupyterhub.utils import make_ssl_context
 
 from nimbus_hub.errors import Unavailable
 
@@ -20,12 +21,14 @@ _PAGE = 200
 class HubSessions:
     """The servers of one hub. The token needs the scopes list:users, read:servers, servers."""
 
-    def __init__(self, api_url: str, token: str) -> None:
+    def __init__(self, api_url: str, token: str, keys: tuple[str, str, str] = ("", "", "")) -> None:
+        """Call the hub at ``api_url``; ``keys`` are files: key, certificate, whom to trust."""
         self._http = httpx.AsyncClient(
             base_url=api_url.rstrip("/") + "/",
             headers={"Authorization": f"token {token}"},
             timeout=30,
             trust_env=False,
+            verify=make_ssl_context(*keys) or True,
         )
 
     async def stop(self, owner: str, name: str) -> bool:

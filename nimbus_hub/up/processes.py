@@ -52,12 +52,14 @@ class ProcessRecord:
 
     @property
     def is_alive(self) -> bool:
-        """Tell whether this very process runs (a zombie does not)."""
+        """Tell whether this very process runs.
+
+        A zombie does not, unless threads of it are still ending: its ports are taken until then.
+        """
         try:
             process = psutil.Process(self.pid)
-            return (
-                abs(process.create_time() - self.started) < _SAME_START_SECONDS
-                and process.status() != psutil.STATUS_ZOMBIE
+            return abs(process.create_time() - self.started) < _SAME_START_SECONDS and (
+                process.status() != psutil.STATUS_ZOMBIE or process.num_threads() > 1
             )
         except psutil.NoSuchProcess:
             return False

@@ -3,31 +3,31 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
 from nimbus_hub.client.resources import Lease, Slot
 from nimbus_hub.errors import InvalidRequest
-from nimbus_hub.model.engine import Engine
+from nimbus_hub.model.engine import LEASE_LABEL, Engine
 from nimbus_hub.model.lease import SERVER_DIED
 from nimbus_hub.model.quantities import format_memory
 from nimbus_spawner.ended import how_it_ended
 
 __all__ = [
-    "LEASE_LABEL",
     "PullProgress",
     "container_env",
     "engine_from",
     "exit_status",
     "granted_host",
     "labels",
+    "pip_env",
+    "pip_notice",
     "why_it_ended",
 ]
 
-LEASE_LABEL = "nimbus.lease"
-
 _MOST_PROCESSES = 16384
+_PIP = frozenset({"PIP_USER", "PIP_TARGET", "PIP_PREFIX", "PIP_CONFIG_FILE"})
 _STEP = 5
 """Of how many percent of a pull people are told."""
 
@@ -82,6 +82,25 @@ def labels(lease: Lease) -> dict[str, str]:
 def container_env(slot: Slot) -> dict[str, str]:
     """Return what differs within a container: only the granted devices are there to count."""
     return {"CUDA_VISIBLE_DEVICES": ",".join(map(str, range(len(slot.gpus))))}
+
+
+def pip_env(image_env: Iterable[str]) -> dict[str, str]:
+    """Return what has pip install into the home, which outlives the container.
+
+    Where site-packages cannot be written it does so by itself, but in many images they can be.
+    A virtual environment has no place in the home, and an image that says more is left alone.
+    """
+    said = {line.partition("=")[0] for line in image_env}
+    return {} if said & {"VIRTUAL_ENV", *_PIP} else {"PIP_USER": "1"}
+
+
+def pip_notice(env: Mapping[str, str], image_env: Iterable[str]) -> str:
+    """Return a sentence for people about what becomes of what they install, or nothing."""
+    if env.get("PIP_USER") == "1":
+        return "What you install with pip goes into your home (~/.local) and stays."
+    if any(line.startswith("VIRTUAL_ENV=") for line in image_env):
+        return "What you install with pip goes into this image's environment and does not stay."
+    return ""
 
 
 def exit_status(state: Mapping[str, Any]) -> int | None:

@@ -9,23 +9,28 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import asdict
+from functools import partial
 from inspect import isawaitable
+from pathlib import Path
 from typing import Any
 
+from docker import errors as docker_errors
 from tornado.web import HTTPError
 from traitlets import Dict, Unicode, default
 
 from nimbus_hub.client.client import Client
 from nimbus_hub.client.resources import Lease
 from nimbus_hub.errors import Conflict, InvalidRequest, NimbusError, NotFound, Unavailable
-from nimbus_hub.model.engine import BRIDGE, HOST_NETWORK
-from nimbus_spawner.calls import call
+from nimbus_hub.model.engine import BRIDGE, HOST_NETWORK, LEASE_LABEL
+from nimbus_spawner.calls import call, insist
+from nimbus_spawner.certificates import alt_name, archive, paths_inside, text_of, user_ids
 from nimbus_spawner.containers import (
-    LEASE_LABEL,
     container_env,
-    engine_from,
     granted_host,
     labels,
+    pip_env,
+    pip_notice,
     why_it_ended,
 )
 from nimbus_spawner.engines import FAILED, SessionEngine, said
@@ -36,6 +41,10 @@ __all__ = ["NimbusDockerSpawner"]
 
 _LOOK_SECONDS = 10.0
 """How long news of an end is waited for until the engine is asked."""
+
+_TELLING_SECONDS = 20.0
+"""How long a service that does not answer is taken to be restarting."""
+_NOT_ENDED = ("created", "running", "paused")
 
 _sweeps: set[asyncio.Task[None]] = set()
 
@@ -51,6 +60,15 @@ class NimbusDockerSpawner(NimbusSpawner, HostDockerSpawner):
 
     own_options = frozenset({"image"})
     cert_paths: dict[str, str]
+    host_ip: str
+    internal_hostname: str
+    trusted_alt_names: list[str]
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self._own_ip = self.host_ip
+        self._image_env: list[str] = []
+        self._certificates: dict[str, bytes] = {}
 
     @default("start_timeout")
     def _default_start_timeout(self) -> int:
@@ -73,17 +91,27 @@ class NimbusDockerSpawner(NimbusSpawner, HostDockerSpawner):
         # There are no ports to map on the host's own network.
         return bool(self.network_name != BRIDGE)
 
+    @default("use_internal_hostname")
+    def _default_use_hostname(self) -> bool:
+        # The hub cannot look up a container's name on another host.
+        return bool(self.internal_ssl and self.network_name not in (BRIDGE, HOST_NETWORK))
+
+    @default("ssl_alt_names")
+    def _default_ssl_alt_names(self) -> Any:
+        # Asked for when the host is known.
+        return type(self)._alt_names
+
     # life
 
     async def launch(self) -> Any:
         """Start the container on the engine of the host that was granted."""
         lease = self._lease
         assert lease is not None
-        self._take(lease)
+        await self._take(lease)
         try:
             await self._make_room()
             if self.internal_ssl:
-                self.cert_paths = await super().move_certs(self.cert_paths)
+                await self._make_certificates()
             address = await super().launch()
         except FAILED as error:
             raise said(self.host, error) from error
@@ -122,17 +150,27 @@ class NimbusDockerSpawner(NimbusSpawner, HostDockerSpawner):
     async def end_leftover(self, lease: Lease) -> None:
         """Remove the container of a start that was cut off."""
         for slot in lease.slots:
-            self.host = slot.host
             try:
+                await self._turn_to(slot.host)
                 await _remove_of(self.engine, lease.id)
             except (*FAILED, NimbusError) as error:
                 self.log.warning("Lease %s may have left a container: %s", lease.id, error)
 
     # the container
 
+    async def create_certs(self) -> dict[str, str]:
+        """Make none for internal SSL yet: they name the host, which JupyterHub does not know."""
+        return {}
+
     async def move_certs(self, paths: dict[str, str]) -> dict[str, str]:
-        """Keep the certificates for internal SSL until it is known where they are to be."""
+        """Move none: they are put into the container."""
         return paths
+
+    @property
+    def volume_binds(self) -> dict[str, dict[str, str]]:
+        """Return the site's volumes alone, and none for certificates."""
+        found: dict[str, dict[str, str]] = self._volumes_to_binds(self.volumes, {})
+        return dict(self._volumes_to_binds(self.read_only_volumes, found, mode="ro"))
 
     async def check_allowed(self, image: str) -> str:
         """Return the image that a user's choice means; raise InvalidRequest if it is refused."""
@@ -144,18 +182,29 @@ class NimbusDockerSpawner(NimbusSpawner, HostDockerSpawner):
 
     def get_env(self) -> dict[str, str]:
         """Return the environment, as it is within a container."""
-        env = super().get_env()
+        env = pip_env(self._image_env) | super().get_env()
         return env | container_env(self._lease.slots[0]) if self._lease is not None else env
 
     async def create_object(self) -> Any:
         """Create the container: what the site says, and what was granted."""
         lease = self._lease
         assert lease is not None
+        found = await self.docker("inspect_image", self.image)
+        self._image_env = found["Config"]["Env"] or []
+        env = {**pip_env(self._image_env), **self.environment}
+        if notice := pip_notice(env, self._image_env):
+            self._progress.tell(60, notice)
         more = dict(await self._evaluated(self.extra_create_kwargs))
         more["labels"] = {**dict(more.get("labels") or {}), **labels(lease)}
         host = granted_host(await self._evaluated(self.extra_host_config), lease.slots[0])
         with self._with(extra_create_kwargs=more, extra_host_config=host):
             return await super().create_object()
+
+    async def start_object(self) -> None:
+        """Start the container; its certificates are put in before."""
+        if self._certificates:
+            await self._put_certificates()
+        await super().start_object()
 
     async def get_ip_and_port(self) -> tuple[str, int]:
         """Return where the server is reached."""
@@ -168,16 +217,56 @@ class NimbusDockerSpawner(NimbusSpawner, HostDockerSpawner):
         """Show how far a pull is."""
         self._progress.tell(55, f"Pulling {image}: {text}")
 
-    def _take(self, lease: Lease) -> None:
+    async def _take(self, lease: Lease) -> None:
         """Take over what was granted."""
         slot = lease.slots[0]
-        self.host, self.final_state, self.last_output = slot.host, None, ""
+        await self._turn_to(slot.host)
+        self.final_state, self.last_output = None, ""
         self.cpu_limit, self.mem_limit = slot.cpus_milli / 1000, slot.memory_bytes
         self.image = self.environment_images.get(lease.environment, self.image)
-        if slot.host in self.engines:
-            self.host_ip = engine_from(slot.host, self.engines[slot.host]).address
+        engine = self.engine_values
+        self.host_ip = self._own_ip if engine is None else engine.address
         if self.network_name == HOST_NETWORK:
             self.port = slot.ports[0]
+
+    async def _turn_to(self, host: str) -> None:
+        """Learn where the engine of a host is; the service knows that of every host."""
+        self.host, self.told_engine = host, {}
+        if host in self.engines:
+            return
+        try:
+            found = await insist(partial(call, self.nimbus.engine, host), _TELLING_SECONDS)
+        except Conflict as error:
+            if self.engines:
+                raise Unavailable(
+                    f"host {host} has no Docker engine in the cluster file, nor in "
+                    "NimbusDockerSpawner.engines"
+                ) from error
+            return  # It is the hub's own engine.
+        self.told_engine = asdict(found)
+
+    def _alt_names(self) -> list[str]:
+        """Return where a session is reached, for its certificate."""
+        names = [f"DNS:{self.internal_hostname}", alt_name(self.host_ip)]
+        return [*self.trusted_alt_names, *names]
+
+    async def _make_certificates(self) -> None:
+        """Make the certificates, and keep them until there is a container to put them into."""
+        made = await super().create_certs()
+        # Read at once: another session of this user has files of the same names.
+        self._certificates = _contents(made)
+        self.cert_paths = paths_inside()
+
+    async def _put_certificates(self) -> None:
+        found = await self.docker("inspect_container", self.object_id)
+        user, passwd = found["Config"]["User"], ""
+        if user:
+            with suppress(docker_errors.NotFound):
+                pieces, _ = await self.docker("get_archive", self.object_id, "/etc/passwd")
+                passwd = await asyncio.to_thread(text_of, pieces)
+        packed = archive(self._certificates, *user_ids(user, passwd))
+        await self.docker("put_archive", self.object_id, "/", packed)
+        self._certificates = {}
 
     async def _make_room(self) -> None:
         """Remove a container that has the name already; raise Conflict if it may be in use."""
@@ -211,10 +300,15 @@ class NimbusDockerSpawner(NimbusSpawner, HostDockerSpawner):
                 setattr(self, name, value)
 
 
+def _contents(paths: Mapping[str, str]) -> dict[str, bytes]:
+    return {name: Path(path).read_bytes() for name, path in paths.items()}
+
+
 async def _sweep(engine: SessionEngine, nimbus: Client) -> None:
     """Remove what hubs that died left running on an engine; nobody else's."""
     try:
-        found = await engine.do("containers", filters={"label": LEASE_LABEL})
+        wanted = {"label": LEASE_LABEL, "status": list(_NOT_ENDED)}
+        found = await engine.do("containers", all=True, filters=wanted)
         live = {lease.id for lease in await call(nimbus.leases, state="live")}
         for each in found:
             lease_id = each["Labels"][LEASE_LABEL]

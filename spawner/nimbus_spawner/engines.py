@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -22,10 +23,11 @@ import urllib3
 from docker import errors as docker_errors
 from docker.tls import TLSConfig
 from docker.utils import kwargs_from_env
+from requests.adapters import HTTPAdapter
 
 from nimbus_hub.errors import InvalidRequest, NimbusError, Unavailable
-from nimbus_hub.model.engine import Engine
-from nimbus_spawner.containers import LEASE_LABEL, PullProgress
+from nimbus_hub.model.engine import LEASE_LABEL, Engine
+from nimbus_spawner.containers import PullProgress
 
 __all__ = ["FAILED", "SessionEngine", "connect", "connect_usual", "said"]
 
@@ -43,6 +45,16 @@ _THREADS = 8
 _PULLS = 2
 _PAUSE_SECONDS = 1.0
 _LONGEST_PAUSE_SECONDS = 30.0
+_CONNECT_SECONDS = 5.0
+_CONNECTIONS = 16
+# A host that is cut off says nothing: the kernel asks, and gives up after 15 seconds.
+_KEEPALIVE = (
+    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 5),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 5),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 2),
+    (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 15_000),
+)
 
 _Tell = Callable[[str], None]
 
@@ -148,6 +160,9 @@ class SessionEngine:
         except (InvalidRequest, docker_errors.APIError) as error:
             words = error.message if isinstance(error, InvalidRequest) else error.explanation
             raise InvalidRequest(f"the image {image} cannot be pulled: {words or error}") from error
+        except FAILED as error:
+            why = said(self.host, error).message
+            raise Unavailable(f"the image {image} was not pulled: {why}") from error
 
     def _forget_pull(self, image: str, task: asyncio.Task[None]) -> None:
         del self._pulls[image], self._tellers[image]
@@ -174,6 +189,21 @@ class SessionEngine:
     def _wake_all(self) -> None:
         for event in self._news.values():
             event.set()
+
+
+class _Watchful(HTTPAdapter):
+    """Connections over TCP that end when their host is cut off, also while it owes an answer."""
+
+    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
+        """Make connections whose other end the kernel asks for."""
+        options = [*urllib3.connection.HTTPConnection.default_socket_options, *_KEEPALIVE]
+        super().init_poolmanager(*args, socket_options=options, **kwargs)
+
+    def send(
+        self, request: Any, stream: bool = False, timeout: Any = None, *args: Any, **kw: Any
+    ) -> Any:
+        """Send a request, and be quick to find that nobody is there."""
+        return super().send(request, stream, (_CONNECT_SECONDS, timeout), *args, **kw)
 
 
 def connect(engine: Engine, more: Mapping[str, Any]) -> docker.APIClient:
@@ -218,4 +248,6 @@ def _client(wanted: Mapping[str, Any]) -> docker.APIClient:
     client = docker.APIClient(**wanted)
     # Else REQUESTS_CA_BUNDLE in the environment would win over the engine's own authority.
     client.trust_env = False
+    for scheme in ("http://", "https://"):
+        client.mount(scheme, _Watchful(pool_maxsize=_CONNECTIONS))
     return client

@@ -11,7 +11,7 @@ from datetime import timedelta
 from html import escape
 
 from nimbus_hub.client.choices import Environment, Options, Queue, Size
-from nimbus_hub.client.resources import Host
+from nimbus_hub.client.hosts import Host
 from nimbus_hub.model.quantities import (
     format_cpus,
     format_duration,

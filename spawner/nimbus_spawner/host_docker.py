@@ -14,6 +14,7 @@ from dockerspawner import DockerSpawner
 from traitlets import Dict, Float, TraitError, Unicode, default, validate
 
 from nimbus_hub.errors import InvalidRequest, Unavailable
+from nimbus_hub.model.engine import Engine
 from nimbus_spawner.containers import engine_from, exit_status
 from nimbus_spawner.engines import FAILED, SessionEngine, connect, connect_usual
 
@@ -30,9 +31,10 @@ class HostDockerSpawner(DockerSpawner):  # type: ignore[misc]
     engines = Dict(
         key_trait=Unicode(),
         value_trait=Dict(),
-        help="The Docker engine of each host by the host's name: endpoint; for tcp also tls, the "
-        "directory with ca.pem, cert.pem and key.pem; and address, where hub and proxy reach "
-        "the host if that is not where its endpoint is. Default: one engine, the hub's, for all.",
+        help="The Docker engine of a host by the host's name, where it is not as the cluster file "
+        "has it: endpoint; for tcp also tls, the directory with ca.pem, cert.pem and key.pem; and "
+        "address, where hub and proxy reach the host if that is not where its endpoint is. A host "
+        "that neither names is on the hub's own engine.",
     ).tag(config=True)
     pull_timeout = Float(
         240.0,
@@ -51,6 +53,7 @@ class HostDockerSpawner(DockerSpawner):  # type: ignore[misc]
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.final_state: Mapping[str, Any] | None = None
+        self.told_engine: dict[str, str] = {}
 
     @default("remove")
     def _default_remove(self) -> bool:
@@ -70,15 +73,18 @@ class HostDockerSpawner(DockerSpawner):  # type: ignore[misc]
 
     @property
     def engine(self) -> SessionEngine:
-        """Return the engine of the host; raise Unavailable if it has none."""
-        key: tuple[str, ...] = ()
-        if self.engines:
-            if self.host not in self.engines:
-                raise Unavailable(f"host {self.host!r} is not in NimbusDockerSpawner.engines")
-            key = (self.host, *map(str, self.engines[self.host].values()))
+        """Return the engine of the host."""
+        found = self.engine_values
+        key = (found.host, found.endpoint, found.tls) if found else ()
         if key not in self._known:
-            self._known[key] = self._new_engine()
+            self._known[key] = self._new_engine(found)
         return self._known[key]
+
+    @property
+    def engine_values(self) -> Engine | None:
+        """Return where the engine is, as configured or told; None for the hub's own."""
+        given = self.engines.get(self.host) or self.told_engine
+        return engine_from(self.host, given) if given else None
 
     @property
     def client(self) -> APIClient:
@@ -90,12 +96,11 @@ class HostDockerSpawner(DockerSpawner):  # type: ignore[misc]
         """Return the threads that call the host's engine."""
         return self.engine.executor
 
-    def _new_engine(self) -> SessionEngine:
+    def _new_engine(self, found: Engine | None) -> SessionEngine:
         more = dict(self.client_kwargs)
-        if not self.engines:
+        if found is None:
             return SessionEngine("local", partial(connect_usual, dict(self.tls_config), more))
-        engine = engine_from(self.host, self.engines[self.host])
-        return SessionEngine(self.host, partial(connect, engine, more))
+        return SessionEngine(found.host, partial(connect, found, more))
 
     # life
 
@@ -169,14 +174,17 @@ class HostDockerSpawner(DockerSpawner):  # type: ignore[misc]
         state: dict[str, Any] = super().get_state()
         if self.object_id:
             state["host"] = self.host
+            if self.told_engine:
+                # A hub that starts looks for its sessions before anybody could tell it.
+                state["engine"] = self.told_engine
         return state
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         """Take over a container of the hub's last run."""
         super().load_state(state)
-        self.host = state.get("host", "")
+        self.host, self.told_engine = state.get("host", ""), state.get("engine", {})
 
     def clear_state(self) -> None:
         """Forget the container; where it may still be is known to who removes it."""
         super().clear_state()
-        self.host, self.object_id = "", ""
+        self.host, self.object_id, self.told_engine = "", "", {}

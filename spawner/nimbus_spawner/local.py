@@ -167,6 +167,13 @@ class NimbusLocalSpawner(NimbusSpawner, LocalProcessSpawner):  # type: ignore[mi
             "SHELL": shell,
         }
 
+    async def move_certs(self, paths: dict[str, str]) -> dict[str, str]:
+        """Give users their certificates for internal SSL; the hub's own account can read them."""
+        if self._is_own:
+            return paths
+        moved: dict[str, str] = await super().move_certs(paths)
+        return moved
+
     def make_preexec_fn(self, name: str) -> Any:
         """Return what becomes the user after the fork; nothing for the hub's own."""
         return None if self._is_own else super().make_preexec_fn(name)

@@ -17,7 +17,6 @@ from functools import partial
 from inspect import isawaitable
 from typing import Any
 
-import aiohttp
 from jupyterhub.spawner import Spawner, SpawnException
 from markupsafe import Markup
 from traitlets import Float, Unicode, default, validate
@@ -38,7 +37,7 @@ from nimbus_spawner.grant import (
 )
 from nimbus_spawner.options import SessionOptions, options_from_form
 from nimbus_spawner.progress import ProgressLog, waiting_message
-from nimbus_spawner.ready import answers, origin
+from nimbus_spawner.ready import answers, asking, origin
 from nimbus_spawner.refused import refused, status_of
 
 __all__ = ["NimbusSpawner"]
@@ -376,12 +375,10 @@ class NimbusSpawner(Spawner):  # type: ignore[misc]
 
     async def _answering(self, address: Any) -> None:
         """Return when the server answers; raise SpawnException if it ends before."""
-        if self.internal_ssl:
-            return  # JupyterHub has the keys to look for itself.
         deadline = asyncio.get_running_loop().time() + self.server_timeout
-        url = f"{origin(address)}{self.server.base_url}api"
-        timeout = aiohttp.ClientTimeout(total=2)
-        async with aiohttp.ClientSession(timeout=timeout) as session:
+        scheme = "https" if self.internal_ssl else "http"
+        url = f"{origin(address, scheme)}{self.server.base_url}api"
+        async with asking(self.user.settings if self.internal_ssl else {}) as session:
             while not await answers(session, url):
                 status = await self.poll()
                 if status is not None:

@@ -22,6 +22,7 @@ from tests.hub.conftest import (
     configuration,
     free_port,
     proxy_cache,
+    running_hub,
     wait_for,
 )
 
@@ -62,17 +63,10 @@ def hub(
 ) -> Iterator[HubProcess]:
     """A hub that is ready; whatever it started is gone afterwards."""
     hub = HubProcess(tmp_path_factory.mktemp("browser"), free_port())
-    if configuration:
-        hub.config = hub.directory / "own.py"
-        hub.config.write_text(configuration)
-    hub.home.mkdir()
-    hub.state.create()
-    shutil.copytree(proxy_cache, hub.state.proxy, symlinks=True)
     try:
-        hub.start()
-        yield hub
+        with running_hub(hub, proxy_cache, configuration):
+            yield hub
     finally:
-        hub.stop_all()
         _remove_jobs(hub)
         wait_for(lambda: not _processes_of(hub), 10, "all processes of the hub gone")
 

@@ -19,6 +19,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from ipaddress import ip_network
 from pathlib import Path
 
 import psutil
@@ -177,12 +178,22 @@ class Cluster:
         """Make the hosts a Swarm; the first one is its manager."""
         manager, *others = self.hosts
         manager.docker("swarm", "init", "--advertise-addr", manager.address)
-        token = manager.docker("swarm", "join-token", "--quiet", "worker")
         for host in others:
-            host.docker(
-                "swarm", "join", "--advertise-addr", host.address, "--token", token,
-                f"{manager.address}:2377",
-            )  # fmt: skip
+            self.add(host)
+
+    def add(self, host: ClusterHost) -> None:
+        """Have a host join the Swarm."""
+        manager = self.hosts[0]
+        token = manager.docker("swarm", "join-token", "--quiet", "worker")
+        host.docker(
+            "swarm", "join", "--advertise-addr", host.address, "--token", token,
+            f"{manager.address}:2377",
+        )  # fmt: skip
+
+    @property
+    def gateway(self) -> str:
+        """Return where hosts, and containers on them, reach this machine."""
+        return str(ip_network(self.network).broadcast_address - 1)
 
     def load(self, tag: str, source: Sequence[str]) -> None:
         """Give every host an image that a command writes, ``docker save TAG`` of another engine."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import shutil
 import sys
 import threading
 from collections.abc import Coroutine, Iterator
@@ -21,10 +20,19 @@ import pytest
 from nimbus_hub.model.engine import Engine
 from nimbus_hub.up.addresses import free_port
 from tests.docker.forwarder import Wire
+from tests.docker.sessions import answers, ended, failure, started
 from tests.frameworks.engine import Engine as RunningEngine
-from tests.hub.conftest import ROOT, HubProcess, User, proxy_cache, wait_for
+from tests.hub.conftest import (
+    ROOT,
+    HubProcess,
+    User,
+    proxy_cache,
+    running_hub,
+    user,
+    wait_for,
+)
 
-__all__ = ["proxy_cache"]
+__all__ = ["proxy_cache", "user"]
 
 pytestmark = [pytest.mark.hub, pytest.mark.timeout(600)]
 
@@ -111,45 +119,27 @@ def hub(
     gateway = running.docker(
         "network", "inspect", "bridge", "--format", "{{(index .IPAM.Config 0).Gateway}}"
     )
-    hub.config = hub.directory / "own.py"
-    hub.config.write_text(
-        CONFIGURATION.format(
-            gateway=gateway,
-            port=hub.port,
-            cluster=str(cluster),
-            endpoint=f"unix://{line.wire.path}",
-            image=python_image,
-            python=sys.executable,
-            prefix=prefix(hub),
-            paths=sorted({str(ROOT), sys.prefix, sys.base_prefix}),
-            pythonpath=os.environ.get("PYTHONPATH", ""),
-        )
+    configuration = CONFIGURATION.format(
+        gateway=gateway,
+        port=hub.port,
+        cluster=str(cluster),
+        endpoint=f"unix://{line.wire.path}",
+        image=python_image,
+        python=sys.executable,
+        prefix=prefix(hub),
+        paths=sorted({str(ROOT), sys.prefix, sys.base_prefix}),
+        pythonpath=os.environ.get("PYTHONPATH", ""),
     )
-    hub.home.mkdir()
-    hub.state.create()
-    shutil.copytree(proxy_cache, hub.state.proxy, symlinks=True)
     try:
-        hub.start()
-        yield hub
+        with running_hub(hub, proxy_cache, configuration):
+            yield hub
     finally:
-        hub.stop_all()
         left = running.docker("ps", "-aq", "--filter", f"name={prefix(hub)}").split()
         if left:
             running.docker("rm", "-f", *left)
         volumes = running.docker("volume", "ls", "-q", "--filter", f"name={prefix(hub)}").split()
         if volumes:
             running.docker("volume", "rm", *volumes)
-
-
-@pytest.fixture
-def user(hub: HubProcess) -> Iterator[User]:
-    """The hub's one user, logged in."""
-    user = User(hub)
-    with user.http:
-        assert user.log_in().status_code == 200
-        yield user
-        if user.is_running:
-            user.stop()
 
 
 def prefix(hub: HubProcess) -> str:
@@ -163,39 +153,6 @@ def containers(hub: HubProcess, running: RunningEngine) -> list[str]:
 def inspect(hub: HubProcess, running: RunningEngine) -> Any:
     (container,) = containers(hub, running)
     return json.loads(running.docker("inspect", container))[0]
-
-
-def started(user: User, **options: object) -> dict[str, Any]:
-    events = user.start(**options)
-    assert events[-1].get("ready"), events
-    (lease,) = user.leases("live")
-    return lease
-
-
-def failure(user: User, **options: object) -> str:
-    """Start a session that must fail; return the sentence, told at once or by the progress."""
-    answer = user.api("POST", f"/users/{user.name}/server", json={"user_options": options})
-    if answer.status_code != 202:
-        assert answer.status_code >= 400, answer.text
-        return str(answer.json()["message"])
-    last = user.progress()[-1]
-    assert last["failed"], last
-    return str(last["message"])
-
-
-def ended(user: User, lease: dict[str, Any], seconds: float = 20) -> str:
-    """Wait until a lease is over; return the reason."""
-
-    def found() -> dict[str, Any] | None:
-        return next(
-            (each for each in user.leases() if each["id"] == lease["id"] and each["is_ended"]), None
-        )
-
-    return str(wait_for(found, seconds, "lease ended")["reason"])
-
-
-def answers(user: User) -> bool:
-    return user.http.get(f"/user/{user.name}/api").status_code == 200
 
 
 def test_a_session_has_in_its_container_what_it_was_granted(

@@ -15,6 +15,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -235,6 +236,33 @@ class Terminal:
         return next(job for job in json.loads(out)["jobs"] if job["id"] == job_id)
 
 
+@contextmanager
+def running_hub(hub: HubProcess, proxy_cache: Path, configuration: str) -> Iterator[None]:
+    """Start a hub with a configuration file of its own, if that says anything; end all of it."""
+    if configuration:
+        hub.config = hub.directory / "own.py"
+        hub.config.write_text(configuration)
+    hub.home.mkdir()
+    hub.state.create()
+    shutil.copytree(proxy_cache, hub.state.proxy, symlinks=True)
+    try:
+        hub.start()
+        yield
+    finally:
+        hub.stop_all()
+
+
+@contextmanager
+def logged_in(hub: HubProcess) -> Iterator[User]:
+    """Give the hub's one user; a session that still runs is stopped."""
+    user = User(hub)
+    with user.http:
+        assert user.log_in().status_code == 200
+        yield user
+        if user.is_running:
+            user.stop()
+
+
 @pytest.fixture(scope="session")
 def proxy_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An installed proxy, so that npm runs once for all hubs."""
@@ -255,29 +283,16 @@ def hub(
     tmp_path_factory: pytest.TempPathFactory, proxy_cache: Path, configuration: str
 ) -> Iterator[HubProcess]:
     """A hub that is ready."""
-    hub = HubProcess(tmp_path_factory.mktemp("hub"), free_port())
-    if configuration:
-        hub.config = hub.directory / "own.py"
-        hub.config.write_text(configuration)
-    hub.home.mkdir()
-    hub.state.create()
-    shutil.copytree(proxy_cache, hub.state.proxy, symlinks=True)
-    try:
-        hub.start()
-        yield hub
-    finally:
-        hub.stop_all()
+    made = HubProcess(tmp_path_factory.mktemp("hub"), free_port())
+    with running_hub(made, proxy_cache, configuration):
+        yield made
 
 
 @pytest.fixture
 def user(hub: HubProcess) -> Iterator[User]:
     """The hub's one user, logged in."""
-    user = User(hub)
-    with user.http:
-        assert user.log_in().status_code == 200
+    with logged_in(hub) as user:
         yield user
-        if user.is_running:
-            user.stop()
 
 
 @pytest.fixture

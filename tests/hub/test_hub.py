@@ -6,8 +6,10 @@ import re
 import signal
 import stat
 import subprocess
+import sys
 
 import httpx
+import psutil
 import pytest
 
 from nimbus_hub.up.processes import ProcessRecord
@@ -16,10 +18,33 @@ from tests.hub.conftest import HubProcess, User, wait_for
 pytestmark = pytest.mark.hub
 
 
+ENDING = """\
+import ctypes, threading, time
+threading.Thread(target=time.sleep, args=(60,)).start()
+print("ready", flush=True)
+ctypes.CDLL(None).pthread_exit(None)
+"""
+"""A process whose first thread is over, and of which another goes on."""
+
+
 def _session(hub: HubProcess) -> ProcessRecord:
     record = ProcessRecord.read(next(hub.state.sessions.glob("*.json")))
     assert record is not None
     return record
+
+
+def test_a_process_is_alive_while_threads_of_it_are() -> None:
+    # Of a proxy that is killed they hold the port for a moment more.
+    words = [sys.executable, "-c", ENDING]
+    with subprocess.Popen(words, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        ending = psutil.Process(process.pid)
+        wait_for(lambda: ending.status() == psutil.STATUS_ZOMBIE, 10, "its first thread is over")
+        record = ProcessRecord.of(process.pid)
+        assert record.is_alive
+        process.kill()
+        wait_for(lambda: not record.is_alive, 10, "over")
 
 
 def test_a_wrong_password_opens_nothing(hub: HubProcess) -> None:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import time
-import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
-import websocket
 
 from tests.hub.conftest import HubProcess, User, wait_for
+from tests.hub.kernel import Kernel
 
 pytestmark = pytest.mark.hub
 
@@ -32,35 +30,27 @@ def configuration(tmp_path_factory: pytest.TempPathFactory) -> str:
         "c = get_config()\n"
         f"c.NimbusHub.cluster_file = {str(cluster)!r}\n"
         "c.NimbusHub.save_time = '1s'\n"
+        # Nothing of this is other with it: sessions of processes and the service talk all the same.
+        "c.JupyterHub.internal_ssl = True\n"
     )
 
 
 @contextmanager
 def running_cell(user: User, code: str) -> Iterator[None]:
     """Have a new kernel of the session run a cell, as a page does that is then closed."""
-    answer = user.api("POST", f"/users/{user.name}/tokens", json={"expires_in": 600})
-    headers = {"Authorization": f"token {answer.json()['token']}"}
-    home = f"/user/{user.name}/api/kernels"
-    kernel = user.http.post(home, headers=headers, json={}).json()["id"]
-    url = f"{user.hub.url.replace('http', 'ws')}{home}/{kernel}/channels"
-    socket = websocket.create_connection(url, header=headers, timeout=30)
-    header = {"msg_id": uuid.uuid4().hex, "msg_type": "execute_request", "version": "5.3"}
-    content = {"code": code, "silent": False}
-    parts = {"parent_header": {}, "metadata": {}, "channel": "shell", "buffers": []}
-    socket.send(json.dumps({"header": header, "content": content, **parts}))
+    kernel = Kernel(user)
+    request = kernel.send(code)
 
     def is_busy() -> bool:
-        message = json.loads(socket.recv())
+        message = kernel.message(request)
         return bool(
-            message["msg_type"] == "status"
-            and message["content"]["execution_state"] == "busy"
-            and message["parent_header"].get("msg_id") == header["msg_id"]
+            message["msg_type"] == "status" and message["content"]["execution_state"] == "busy"
         )
 
     wait_for(is_busy, 30, "the cell runs")
-    socket.close()
+    kernel.disconnect()
     yield
-    user.http.delete(f"{home}/{kernel}", headers=headers)
+    kernel.end()
 
 
 def test_a_session_in_which_nothing_happens_is_warned_and_ended(

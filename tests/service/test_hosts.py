@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from nimbus_hub.client import Client, GroupRequest, JobRequest
-from nimbus_hub.client.resources import Host
+from nimbus_hub.client.hosts import Host
 from nimbus_hub.control.cluster_file import ClusterFile
 from nimbus_hub.errors import Conflict, Forbidden, NotFound
 from tests.service.conftest import Service
@@ -71,6 +71,15 @@ def test_hosts_without_anything_to_check_say_so_to_administrators(
         admin.check_host("gpu-9")
     with pytest.raises(Conflict, match=r"host gpu-1 is of the executor .*, which has nothing"):
         admin.check_host("gpu-1")
+
+
+def test_engines_are_told_to_administrators_alone(ada: Client, admin: Client) -> None:
+    with pytest.raises(Forbidden):
+        ada.engine("gpu-1")
+    with pytest.raises(NotFound, match="there is no host 'gpu-9'"):
+        admin.engine("gpu-9")
+    with pytest.raises(Conflict, match=r"host gpu-1 is of the executor .*, which has no engines"):
+        admin.engine("gpu-1")
 
 
 def test_a_device_names_its_leases_to_their_owner_only(service: Service, ada: Client) -> None:

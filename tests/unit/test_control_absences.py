@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from nimbus_hub.errors import Unavailable
+from nimbus_hub.executors.fake import FakeExecutor
+from nimbus_hub.model.engine import Engine
 from nimbus_hub.model.host import Host, HostState
 from nimbus_hub.model.job import JobState
 from nimbus_hub.model.lease import LeaseState
@@ -181,18 +184,96 @@ async def test_a_session_is_lost_at_once_with_its_host(world: World) -> None:
         LeaseState.LOST,
         f"host {host} is not in the inventory any more",
     )
-    await world.reconciler._sweep_sessions()
     assert world.servers.stopped == [("ada", "")]
     figures = world.control.metrics.text().decode()
     assert "nimbus_lost_leases_total 1.0" in figures
 
 
-async def test_a_server_started_anew_is_not_stopped_for_the_lost_one(world: World) -> None:
+async def test_a_server_started_anew_is_not_stopped_for_the_lost_one(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def silent() -> None:
+        raise Unavailable("the hub does not answer")
+
     lease = await world.session()
     host = world.lease(lease).slots[0].host
     await have(world, *(each for each in (SMALL_1, SMALL_2) if each.name != host))
-    await world.passes(1)
+    with monkeypatch.context() as outage:
+        outage.setattr(world.servers, "running", silent)
+        await world.passes(1)
     assert world.lease(lease).state is LeaseState.LOST
     await world.session()
     await world.reconciler._sweep_sessions()
     assert world.servers.stopped == []
+
+
+class SessionEngines(FakeExecutor):
+    """Hosts with containers of sessions, by host the leases that they say they are of."""
+
+    def __init__(self, hosts: Sequence[Host]) -> None:
+        super().__init__(hosts)
+        self.left: dict[str, set[str]] = {}
+
+    def engine(self, name: str) -> Engine:
+        return Engine(name, f"unix:///run/{name}.sock")
+
+    async def sessions(self, name: str) -> frozenset[str]:
+        return frozenset(self.left.get(name, ()))
+
+    async def remove_session(self, name: str, lease_id: str) -> None:
+        self.left[name].discard(lease_id)
+
+
+@pytest.fixture
+async def engines(tmp_path: Path) -> AsyncIterator[tuple[World, SessionEngines]]:
+    """The same two hosts, with engines."""
+    executor = SessionEngines((SMALL_1, SMALL_2))
+    world = World(tmp_path, executor)
+    world.executor = executor
+    await world.control.inventory.refresh()
+    # Looked through first.
+    await world.passes(2)
+    yield world, executor
+    world.control.close()
+
+
+async def test_a_host_that_is_back_takes_nothing_until_lost_sessions_are_gone_from_it(
+    engines: tuple[World, SessionEngines],
+) -> None:
+    world, executor = engines
+    lease = await world.session()
+    host = lease.slots[0].host
+    await world.control.leases.activate(lease.id)
+    executor.left[host] = {lease.id, "of another service"}
+    down = tuple(
+        replace(each, state=HostState.DOWN) if each.name == host else each
+        for each in (SMALL_1, SMALL_2)
+    )
+    await have(world, *down)
+    world.skip(minutes=3)
+    await world.passes(2)
+    assert world.lease(lease).state is LeaseState.LOST
+    coming = await world.submit(workers=2, cpus=2000)
+    await have(world, SMALL_1, SMALL_2)
+    world.control._absences.look()
+    states = {each.name: each.state for each in world.control.scheduling.hosts}
+    assert states[host] is HostState.DRAINING
+    await world.passes(3)
+    assert executor.left[host] == {"of another service"}
+    assert world.job(coming).state is JobState.RUNNING
+
+
+async def test_what_a_hub_that_died_has_left_goes_with_the_lease(
+    engines: tuple[World, SessionEngines],
+) -> None:
+    world, executor = engines
+    lease = await world.session()
+    host = lease.slots[0].host
+    executor.left[host] = {lease.id}
+    await world.reconciler._sweep_sessions()
+    assert executor.left[host] == {lease.id}
+    world.servers.alive.clear()
+    for _ in range(2):
+        await world.reconciler._sweep_sessions()
+    assert world.lease(lease).reason == "the session's server is gone"
+    assert executor.left[host] == set()

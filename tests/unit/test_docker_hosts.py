@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from nimbus_hub.errors import InvalidRequest
+from nimbus_hub.executors.docker import swarm
 from nimbus_hub.executors.docker.gpus import (
     declared_gpus,
     driver_gpus,
@@ -193,6 +194,12 @@ def test_a_node_is_an_engine_of_the_swarms_datacenter() -> None:
         {"rack": "n1", "gpu": "T4", "gpus": "2"}, "nimbus", "10.64.0.0/16",
     )  # fmt: skip
     assert member(SWARM, NODE, "10.64.0.0/16") == Member(engine, Standing(HostState.READY))
+
+
+def test_a_node_that_joins_just_now_is_asked_for_again() -> None:
+    coming = {"ID": "0", "Description": {"Engine": {}}, "Spec": {}, "Status": {}}
+    found = swarm._each(swarm._Known(SWARM), [coming, {**NODE, "ID": "1"}], "")
+    assert [each.engine.host for each in found] == ["gpu-1"]
 
 
 def test_labels_of_a_node_name_its_host_and_its_endpoint() -> None:

@@ -1,12 +1,15 @@
 """Sessions in containers: what a container is given, how its end is told, where engines are."""
 
 import asyncio
+import io
+import tarfile
 from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 import requests
 from docker.errors import APIError, InvalidArgument, NotFound
+from nimbus_spawner.certificates import alt_name, archive, paths_inside, user_ids
 from nimbus_spawner.containers import (
     PullProgress,
     container_env,
@@ -14,6 +17,8 @@ from nimbus_spawner.containers import (
     exit_status,
     granted_host,
     labels,
+    pip_env,
+    pip_notice,
     why_it_ended,
 )
 from nimbus_spawner.docker import NimbusDockerSpawner
@@ -153,20 +158,36 @@ def test_each_host_has_an_engine_of_its_own_that_all_sessions_share():
     assert first.engine is second.engine
     assert first.engine is not other.engine
     assert first.executor is not other.executor
-    with pytest.raises(Unavailable, match="host 'c' is not in NimbusDockerSpawner"):
-        _ = NimbusDockerSpawner(engines=engines, host="c").engine
 
 
-def test_without_engines_all_hosts_have_the_hubs_own():
+TOLD = {"endpoint": "unix:///run/told.sock", "tls": "", "address": "10.0.0.7"}
+
+
+def test_a_configured_engine_wins_over_what_the_service_told():
+    spawner = NimbusDockerSpawner(host="a")
+    assert spawner.engine_values is None
+    spawner.told_engine = TOLD
+    assert spawner.engine_values == Engine("a", "unix:///run/told.sock", "", "10.0.0.7")
+    spawner.engines = {"a": {"endpoint": "unix:///run/own.sock"}}
+    assert spawner.engine_values == Engine("a", "unix:///run/own.sock", "", "127.0.0.1")
+
+
+def test_hosts_without_an_engine_have_the_hubs_own():
     first, second = (NimbusDockerSpawner(host=name) for name in "ab")
     assert first.engine is second.engine
 
 
 def test_host_and_container_are_found_again_by_a_restarted_hub():
     spawner = NimbusDockerSpawner(host="gpu-1", object_id="c1", object_name="n")
-    spawner.lease_id = "l1"
+    spawner.lease_id, spawner.told_engine = "l1", TOLD
     state = spawner.get_state()
-    assert state == {"lease_id": "l1", "object_id": "c1", "object_name": "n", "host": "gpu-1"}
+    assert state == {
+        "lease_id": "l1",
+        "object_id": "c1",
+        "object_name": "n",
+        "host": "gpu-1",
+        "engine": TOLD,
+    }
     again = NimbusDockerSpawner()
     again.load_state(state)
     assert again.get_state() == state
@@ -197,7 +218,7 @@ def polled(answer, object_id="c1"):
         requests.ConnectionError("refused"),
         TimeoutError(),
         APIError("500 Server Error", response=requests.Response()),
-        Unavailable("host 'x' is not in NimbusDockerSpawner.engines"),
+        Unavailable("host 'x' has no engine any more"),
     ],
 )
 def test_an_engine_that_cannot_be_asked_says_nothing_of_its_container(error):
@@ -252,6 +273,64 @@ def test_a_home_is_a_volume_of_its_user_until_the_site_says_otherwise():
 def test_on_the_hosts_own_network_no_ports_are_mapped():
     assert NimbusDockerSpawner(network_name="host").use_internal_ip
     assert not NimbusDockerSpawner().use_internal_ip
+
+
+@pytest.mark.parametrize(
+    ("image_env", "env", "sentence"),
+    [
+        (["PATH=/bin"], {"PIP_USER": "1"}, "goes into your home"),
+        (["VIRTUAL_ENV=/opt/venv"], {}, "goes into this image's environment and does not stay"),
+        (["PIP_PREFIX=/data"], {}, ""),
+        (["PIP_USER=0"], {}, ""),
+    ],
+)
+def test_what_pip_installs_goes_into_the_home_where_that_can_be(image_env, env, sentence):
+    assert pip_env(image_env) == env
+    notice = pip_notice(env, image_env)
+    assert sentence in notice if sentence else notice == ""
+
+
+def test_certificates_are_their_users_alone():
+    packed = archive({"keyfile": b"k", "certfile": b"c", "cafile": b"a"}, 1000, 100)
+    with tarfile.open(fileobj=io.BytesIO(packed)) as found:
+        members = [(each.name, each.mode, each.uid, each.gid) for each in found]
+    assert members == [
+        ("nimbus-ssl", 0o500, 1000, 100),
+        ("nimbus-ssl/key.pem", 0o400, 1000, 100),
+        ("nimbus-ssl/cert.pem", 0o400, 1000, 100),
+        ("nimbus-ssl/ca.pem", 0o400, 1000, 100),
+    ]
+    assert paths_inside()["keyfile"] == "/nimbus-ssl/key.pem"
+
+
+@pytest.mark.parametrize(
+    ("user", "ids"),
+    [
+        ("", (0, 0)),
+        ("jovyan", (1000, 100)),
+        ("jovyan:50", (1000, 50)),
+        ("1000", (1000, 100)),
+        ("1234:5", (1234, 5)),
+        ("1234", (1234, 0)),
+    ],
+)
+def test_a_containers_user_is_a_number_or_a_name_of_its_image(user, ids):
+    passwd = "root:x:0:0::/root:/bin/sh\njovyan:x:1000:100::/home/jovyan:/bin/sh\n"
+    assert user_ids(user, passwd) == ids
+
+
+def test_a_certificate_names_addresses_and_hosts():
+    assert alt_name("10.0.0.5") == "IP:10.0.0.5"
+    assert alt_name("gpu-1") == "DNS:gpu-1"
+
+
+def test_certificates_are_no_volume():
+    user = SimpleNamespace(name="ada", settings={})
+    spawner = NimbusDockerSpawner(user=user, internal_ssl=True, host_ip="10.0.0.5")
+    assert list(spawner.volume_binds) == ["nimbus-home-ada"]
+    assert not spawner.use_internal_hostname
+    assert spawner.ssl_alt_names(spawner) == ["DNS:nimbus-session-ada", "IP:10.0.0.5"]
+    assert NimbusDockerSpawner(internal_ssl=True, network_name="own").use_internal_hostname
 
 
 def test_a_pull_is_told_in_steps_of_bytes():

@@ -5,7 +5,7 @@ from dataclasses import replace
 from nimbus_spawner.form import render_form, unavailable_form
 
 from nimbus_hub.client.choices import Environment, GpuCount, Options, Queue, Size
-from nimbus_hub.client.resources import Gpu, Host
+from nimbus_hub.client.hosts import Gpu, Host
 
 G = 2**30
 OPTIONS = Options(

@@ -28,6 +28,7 @@ from nimbus_hub.executors.docker.gpus import query_memory
 from nimbus_hub.executors.docker.images import Images
 from nimbus_hub.executors.docker.policy import Policy
 from nimbus_hub.executors.docker.runs import Runs
+from nimbus_hub.executors.docker.sessions import remove_session, sessions
 from nimbus_hub.executors.docker.usage import EngineUsage
 from nimbus_hub.executors.docker.volumes import Volumes
 from nimbus_hub.executors.files import Directory
@@ -109,6 +110,20 @@ class DockerExecutor:
         """Return what works on an engine's host."""
         client = self._engines.of(name)
         return await client.carry(check_engine, client, self._check_image, SystemClock().now)
+
+    def engine(self, name: str) -> Engine:
+        """Return the engine of a host."""
+        return self._engines.of(name).engine
+
+    async def sessions(self, name: str) -> frozenset[str]:
+        """Return the leases of sessions that are on a host."""
+        client = self._engines.of(name)
+        return await client.call(sessions, client)
+
+    async def remove_session(self, name: str, lease_id: str) -> None:
+        """Remove the container of a session."""
+        client = self._engines.of(name)
+        await client.carry(remove_session, client, lease_id)
 
     async def start(self, spec: ReplicaSpec) -> None:
         """Start a replica, at most once, whoever asks and however often."""

@@ -236,6 +236,8 @@ def _each(known: _Known, nodes: Iterable[Mapping[str, Any]], subnet: str) -> Ite
     """Yield all members by name; leave out who cannot be reached at all, or has another's name."""
     found: dict[str, Member] = {}
     for node in sorted(nodes, key=lambda node: str(node["ID"])):
+        if "Hostname" not in (node.get("Description") or {}):
+            continue  # It joins just now and has not told yet: it is asked for again soon.
         try:
             each = member(known.swarm, node, subnet)
         except InvalidRequest as error:

@@ -6,9 +6,12 @@ arguments, environment and directory. What the imports took from the environment
 - what is different for every user, like HOME: defaults of a few classes, which are computed
   anew (``_renew``);
 - everything else: each variable that was read while importing is noted. If one of them, or of
-  those that python itself reads at its start, is another for this session, or if the user has
-  packages of their own, python is started anew in the process instead: slower, never wrong.
+  those that python itself reads at its start, is another for this session, if the user has
+  packages of their own, or if packages have changed on disk, python is started anew in the
+  process instead: slower, never wrong.
 """
+
+# ruff: noqa: PTH116, PTH120
 
 from __future__ import annotations
 
@@ -22,17 +25,17 @@ import sysconfig
 import time
 import wsgiref.handlers
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from nimbus_spawner import singleuser
 
-__all__ = ["Ahead"]
+__all__ = ["READ_AT_START", "Ahead"]
 
 _SERVER = "nimbus_spawner.singleuser"
-_READ_AT_START = ("GLIBC_", "LANG", "LC_", "LD_", "MALLOC_", "PYTHON")
-"""How the variables begin that python and the C library read once, when they start."""
+READ_AT_START = ("GLIBC_", "JUPYTERHUB_SINGLEUSER_", "LANG", "LC_", "LD_", "MALLOC_", "PYTHON")
+"""How the variables begin that decide what a new python is, and which server it imports."""
 _RENEWED = {
     *("HOME", "PATH", "USER", "XDG_DATA_HOME"),
     *("JUPYTERHUB_API_URL", "JUPYTERHUB_SERVICE_PREFIX"),
@@ -63,6 +66,9 @@ class Ahead:
         self._set = {
             name: value for name, value in os.environ.items() if self.own.get(name) != value
         }
+        files = [getattr(module, "__file__", None) for module in list(sys.modules.values())]
+        self._folders = {os.path.dirname(file) for file in files if file}.union(sys.path[1:])
+        self._stamps = self._stamp()
         gc.collect()
         # What is never looked at again stays shared between a process and its forks.
         gc.freeze()
@@ -89,12 +95,26 @@ class Ahead:
         _renew()
         singleuser.main()
 
+    def is_stale(self) -> bool:
+        """Tell whether a new python might import something else: packages have changed on disk."""
+        return self._stamp() != self._stamps
+
+    def _stamp(self) -> dict[str, int]:
+        """Return when the directories of what is imported, or could be, were changed last."""
+        found = {}
+        for folder in self._folders:
+            with suppress(OSError):
+                found[folder] = os.stat(folder).st_mtime_ns
+        return found
+
     def _obstacle(self, env: Mapping[str, str]) -> str:
         """Return why a new python would do something else than this one, or nothing."""
-        names = {name for name in (*env, *self.own) if name.startswith(_READ_AT_START)}
+        names = {name for name in (*env, *self.own) if name.startswith(READ_AT_START)}
         for name in sorted(names | self._read - _RENEWED):
             if env.get(name) != self.own.get(name):
                 return f"{name} is not what it was when python was started"
+        if self.is_stale():
+            return "packages were changed since they were imported"
         folder = site.ENABLE_USER_SITE and _user_site(env)
         if folder and Path(folder).is_dir():
             return f"there are packages in {folder}"

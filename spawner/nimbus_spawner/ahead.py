@@ -66,9 +66,7 @@ class Ahead:
         self._set = {
             name: value for name, value in os.environ.items() if self.own.get(name) != value
         }
-        files = [getattr(module, "__file__", None) for module in list(sys.modules.values())]
-        self._folders = {os.path.dirname(file) for file in files if file}.union(sys.path[1:])
-        self._stamps = self._stamp()
+        self._changed = _changed_at(_folders())
         gc.collect()
         # What is never looked at again stays shared between a process and its forks.
         gc.freeze()
@@ -97,15 +95,15 @@ class Ahead:
 
     def is_stale(self) -> bool:
         """Tell whether a new python might import something else: packages have changed on disk."""
-        return self._stamp() != self._stamps
-
-    def _stamp(self) -> dict[str, int]:
-        """Return when the directories of what is imported, or could be, were changed last."""
-        found = {}
-        for folder in self._folders:
-            with suppress(OSError):
-                found[folder] = os.stat(folder).st_mtime_ns
-        return found
+        for folder, changed in self._changed.items():
+            try:
+                if os.stat(folder).st_mtime_ns != changed:
+                    return True
+            except PermissionError:
+                continue  # It is closed to the session's account.
+            except OSError:
+                return True
+        return False
 
     def _obstacle(self, env: Mapping[str, str]) -> str:
         """Return why a new python would do something else than this one, or nothing."""
@@ -150,6 +148,21 @@ def _further() -> list[str]:
     services = importlib.import_module("jupyter_server.serverapp").JUPYTER_SERVICE_HANDLERS
     handlers = [name for names in services.values() for name in names or ()]
     return [*handlers, *(name for name, is_on in extensions.items() if is_on), *_LATE]
+
+
+def _folders() -> set[str]:
+    """Return the directories of what is imported, or could be."""
+    files = [getattr(module, "__file__", None) for module in list(sys.modules.values())]
+    return {os.path.dirname(file) for file in files if file}.union(sys.path[1:])
+
+
+def _changed_at(folders: set[str]) -> dict[str, int]:
+    """Return when directories were changed last, those that are there."""
+    found = {}
+    for folder in folders:
+        with suppress(OSError):
+            found[folder] = os.stat(folder).st_mtime_ns
+    return found
 
 
 def _import(name: str) -> None:

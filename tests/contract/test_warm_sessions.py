@@ -1,0 +1,350 @@
+"""A session that was warm is one that was started: what it is, what it sees, and how it ends.
+
+Processes are started and waited for, since what is checked is what they become. As root two
+system users have sessions, otherwise the one who runs this.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import pwd
+import re
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import httpx
+import jupyterhub
+import pytest
+from jupyterhub.spawner import set_user_setuid
+from nimbus_spawner.forked import Forked, NotForked
+from nimbus_spawner.forkservers import ForkServer
+
+_PATIENCE_SECONDS = 60.0
+_LOOKING_AROUND = Path(__file__).with_name("looking_around.py")
+_EARLY = {name: os.environ[name] for name in ("LANG", "LC_ALL") if name in os.environ}
+
+
+class _Hub(BaseHTTPRequestHandler):
+    """What a session's server needs of a hub to start."""
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.send_header("X-JupyterHub-Version", jupyterhub.__version__)
+        self.end_headers()
+        self.wfile.write(b"{}")
+
+    do_POST = do_GET  # noqa: N815
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+@dataclass(frozen=True)
+class Person:
+    """Somebody with a home and an account, if there are several."""
+
+    name: str
+    home: Path
+    hub_url: str
+    account: pwd.struct_passwd | None
+    port: int
+
+    @property
+    def token(self) -> str:
+        return f"token-of-{self.name}-" + hashlib.sha256(str(self.home).encode()).hexdigest()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}/user/{self.name}/"
+
+    @property
+    def env(self) -> dict[str, str]:
+        return {
+            **_EARLY,
+            "HOME": str(self.home),
+            "PATH": os.defpath,
+            "USER": self.name,
+            "TZ": "Asia/Tokyo",
+            "JUPYTERHUB_ACTIVITY_URL": f"{self.hub_url}/activity",
+            "JUPYTERHUB_API_TOKEN": self.token,
+            "JUPYTERHUB_API_URL": self.hub_url,
+            "JUPYTERHUB_CLIENT_ID": f"client-{self.name}",
+            "JUPYTERHUB_SERVICE_PREFIX": f"/user/{self.name}/",
+            "JUPYTERHUB_SERVICE_URL": self.url,
+            "JUPYTERHUB_SSL_KEYFILE": "",
+            "JUPYTERHUB_USER": self.name,
+            "NIMBUS_LEASE_ID": f"l-{self.name}",
+        }
+
+    @property
+    def claim(self) -> dict[str, Any]:
+        account = self.account and {
+            "uid": self.account.pw_uid,
+            "gid": self.account.pw_gid,
+            "groups": os.getgrouplist(self.account.pw_name, self.account.pw_gid),
+        }
+        cwd = str(self.home)
+        return {"args": ["--allow-root"], "env": self.env, "cwd": cwd, "account": account}
+
+    def log(self) -> Any:
+        return (self.home.parent / f"{self.name}.log").open("ab")
+
+    def wait(self) -> None:
+        """Wait until the server answers."""
+        until = time.monotonic() + _PATIENCE_SECONDS
+        with httpx.Client(trust_env=False) as client:
+            while True:
+                try:
+                    assert client.get(f"{self.url}api").status_code == 200
+                    return
+                except httpx.HTTPError:
+                    log = (self.home.parent / f"{self.name}.log").read_text()
+                    assert time.monotonic() < until, log
+                    time.sleep(0.01)
+
+    def report(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Return what the server found of itself, and what must differ, when it answers."""
+        self.wait()
+        path = self.home / "report.json"
+        shared, own = json.loads(path.read_text())
+        path.unlink()
+        return shared, own
+
+
+@pytest.fixture(scope="module")
+def place() -> Iterator[Path]:
+    """A directory that other accounts may enter; pytest's own may be closed to them any time."""
+    with tempfile.TemporaryDirectory(prefix="nimbus-warm-") as name:
+        Path(name).chmod(0o755)
+        yield Path(name)
+
+
+@pytest.fixture(scope="module")
+def python(place: Path) -> str:
+    """A python that other accounts may run, with this one's packages; else this one."""
+    system = Path(f"/usr/bin/python3.{sys.version_info.minor}")
+    if os.getuid() != 0 or not system.exists():
+        return sys.executable
+    folder = place / "environment"
+    packages = folder / "lib" / system.name / "site-packages"
+    packages.mkdir(parents=True)
+    root = Path(__file__).parents[2]
+    paths = [
+        path for path in sys.path if "site-packages" in path or Path(path).is_relative_to(root)
+    ]
+    (packages / "all.pth").write_text("\n".join(paths))
+    (folder / "pyvenv.cfg").write_text("home = /usr/bin\n")
+    (folder / "bin").mkdir()
+    (folder / "bin" / "python").symlink_to(system)
+    for name in ("etc", "share"):
+        (folder / name).symlink_to(Path(sys.prefix) / name)
+    return str(folder / "bin" / "python")
+
+
+@pytest.fixture(scope="module")
+def people(place: Path, python: str) -> Iterator[list[Person]]:
+    """Two people with homes in which a server that starts looks around."""
+    hub = ThreadingHTTPServer(("127.0.0.1", 0), _Hub)
+    threading.Thread(target=hub.serve_forever, daemon=True).start()
+    found = []
+    for name, account in (("ada", "daemon"), ("eve", "nobody")):
+        home = place / name
+        (home / ".jupyter").mkdir(parents=True)
+        config = home / ".jupyter" / "jupyter_server_config.py"
+        config.write_text(_LOOKING_AROUND.read_text())
+        with socket.create_server(("127.0.0.1", 0)) as probe:
+            port = probe.getsockname()[1]
+        who = pwd.getpwnam(account) if python != sys.executable else None
+        if who:
+            for path in (home, home / ".jupyter", config):
+                os.chown(path, who.pw_uid, who.pw_gid)
+            home.chmod(0o700)
+        url = f"http://127.0.0.1:{hub.server_port}/hub/api"
+        found.append(Person(name, home, url, who, port))
+    yield found
+    hub.shutdown()
+    hub.server_close()
+
+
+def started(python: str, person: Person) -> subprocess.Popen[bytes]:
+    """Start a server as LocalProcessSpawner does."""
+    become = set_user_setuid(person.account.pw_name, chdir=False) if person.account else None
+    with person.log() as log:
+        return subprocess.Popen(
+            [python, "-m", "nimbus_spawner.singleuser", "--allow-root"],
+            env=person.env,
+            cwd=person.home,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            preexec_fn=become,
+            start_new_session=True,
+        )
+
+
+@pytest.fixture(scope="module")
+def server(python: str, monkeypatch_module: pytest.MonkeyPatch) -> Iterator[ForkServer]:
+    """A fork server of a hub with a secret of its own, ready."""
+    server = ready_server(python)
+    yield server
+    server.retire()
+    until(lambda: not server.is_alive)
+
+
+@pytest.fixture(scope="module")
+def monkeypatch_module() -> Iterator[pytest.MonkeyPatch]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HUB_SECRET", "the-hub's-own-secret")
+        yield patch
+
+
+def ready_server(python: str) -> ForkServer:
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.defpath}"
+    server = ForkServer(python, {**_EARLY, "PATH": path, "HOME": "/nonexistent"})
+    until(lambda: server.is_ready)
+    return server
+
+
+def until(is_so: Any) -> None:
+    end = time.monotonic() + _PATIENCE_SECONDS
+    while not is_so():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+async def forked(server: ForkServer, person: Person, **change: Any) -> Forked:
+    with person.log() as log:
+        found, _ = await server.fork({**person.claim, **change}, log.fileno())
+    return found
+
+
+def exit_code(process: Forked) -> int:
+    until(lambda: process.poll() is not None)
+    code = process.poll()
+    assert code is not None
+    process.close()
+    return code
+
+
+@pytest.fixture
+async def both(server: ForkServer, people: list[Person]) -> AsyncIterator[list[Forked]]:
+    """The sessions of two people, forked one after the other."""
+    found = [await forked(server, person) for person in people]
+    yield found
+    for process in found:
+        if process.poll() is None:
+            os.kill(process.pid, signal.SIGKILL)
+        process.close()
+
+
+async def test_a_forked_session_is_what_a_started_one_is(
+    both: list[Forked], people: list[Person], python: str
+) -> None:
+    reports = [person.report() for person in people]
+    for process, person, (warm, own) in zip(both, people, reports, strict=True):
+        assert own["pid"] == process.pid
+        assert own["holders of the other home"] == []
+        os.kill(process.pid, signal.SIGTERM)
+        assert exit_code(process) == 0
+        cold_process = started(python, person)
+        cold, _ = person.report()
+        cold_process.terminate()
+        assert cold_process.wait() == 0
+        assert warm == cold
+        assert warm["environ"]["JUPYTERHUB_API_TOKEN"] == person.token
+    randoms = [own["random"] for _, own in reports]
+    assert not set(randoms[0]) & set(randoms[1])
+
+
+def memory_of(pid: int) -> Iterator[bytes]:
+    """Yield all that a process could read of its own memory."""
+    with Path(f"/proc/{pid}/mem").open("rb", 0) as memory:
+        for line in Path(f"/proc/{pid}/maps").read_text().splitlines():
+            found = re.match(r"([0-9a-f]+)-([0-9a-f]+) r", line)
+            if found and not line.endswith(("[vvar]", "[vsyscall]")):
+                begin, end = (int(each, 16) for each in found.groups())
+                memory.seek(begin)
+                with suppress(OSError):  # Behind the end of a mapped file there is nothing.
+                    yield memory.read(end - begin)
+
+
+async def test_nothing_of_another_session_or_the_hub_is_in_a_sessions_memory(
+    both: list[Forked], people: list[Person]
+) -> None:
+    ada, eve = people
+    eve.wait()
+    found = dict.fromkeys((ada.token, eve.token, "the-hub's-own-secret"), 0)
+    for area in memory_of(both[1].pid):
+        for name in found:
+            found[name] += area.count(name.encode())
+    assert found.pop(eve.token) > 0
+    assert set(found.values()) == {0}
+
+
+async def test_the_way_a_session_ended_is_told(both: list[Forked], people: list[Person]) -> None:
+    for person in people:
+        person.wait()
+    os.kill(both[0].pid, signal.SIGKILL)
+    assert exit_code(both[0]) == -9
+    assert both[1].poll() is None
+    os.kill(both[1].pid, signal.SIGTERM)
+    assert exit_code(both[1]) == 0
+
+
+async def test_a_claim_that_cannot_be_met_says_why_and_leaves_nothing(
+    server: ForkServer, people: list[Person], tmp_path: Path
+) -> None:
+    with pytest.raises(NotForked, match="cwd must be the absolute path of a directory"):
+        await forked(server, people[0], cwd="/none/such")
+    until(lambda: not children(server))
+
+
+def children(server: ForkServer) -> list[str]:
+    return Path(f"/proc/{server.pid}/task/{server.pid}/children").read_text().split()
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"PYTHONPATH": "/opt"}, "PYTHONPATH is not what it was"),
+        ({"PYZMQ_BACKEND": "cython"}, "PYZMQ_BACKEND is not what it was"),
+    ],
+)
+async def test_what_a_fork_would_do_wrong_is_started_anew(
+    server: ForkServer, people: list[Person], change: dict[str, str], reason: str
+) -> None:
+    person = people[0]
+    process = await forked(server, person, env={**person.env, **change})
+    report, own = person.report()
+    assert own["pid"] == process.pid
+    assert change.items() <= report["environ"].items()
+    assert reason in (person.home.parent / "ada.log").read_text()
+    os.kill(process.pid, signal.SIGKILL)
+    assert exit_code(process) == -9
+
+
+async def test_sessions_go_on_without_their_hub_and_the_server_ends_with_the_last(
+    people: list[Person], python: str
+) -> None:
+    server = ready_server(python)
+    process = await forked(server, people[0])
+    people[0].wait()
+    server.retire()
+    people[0].wait()
+    assert server.is_alive
+    os.kill(process.pid, signal.SIGKILL)
+    assert exit_code(process) == -9
+    until(lambda: not server.is_alive)

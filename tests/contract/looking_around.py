@@ -14,6 +14,7 @@ import signal
 import site
 import sys
 import sysconfig
+import time
 import uuid
 from pathlib import Path
 from typing import Any
@@ -97,6 +98,7 @@ report: dict[str, Any] = {
     "main": sys.modules["__main__"].__spec__.name,
     "garbage": (gc.isenabled(), gc.get_threshold()),
     "loop": repr(type(asyncio.get_event_loop_policy())),
+    "zone": time.tzname,
     "user site": (site.USER_BASE, site.USER_SITE, sysconfig.get_config_var("userbase")),
     "jupyter": (jupyter_config_dir(), jupyter_path()),
     "lab": (LabApp.user_settings_dir.default_value, LabApp.workspaces_dir.default_value),

@@ -179,13 +179,13 @@ def people(place: Path, python: str) -> Iterator[list[Person]]:
     hub.server_close()
 
 
-def started(python: str, person: Person) -> subprocess.Popen[bytes]:
-    """Start a server as LocalProcessSpawner does."""
+def started(person: Person, command: list[str], env: dict[str, str]) -> subprocess.Popen[bytes]:
+    """Start a process of somebody's as LocalProcessSpawner does."""
     become = set_user_setuid(person.account.pw_name, chdir=False) if person.account else None
     with person.log() as log:
         return subprocess.Popen(
-            [python, "-m", "nimbus_spawner.singleuser", "--allow-root"],
-            env=person.env,
+            command,
+            env=env,
             cwd=person.home,
             stdin=subprocess.DEVNULL,
             stdout=log,
@@ -193,6 +193,18 @@ def started(python: str, person: Person) -> subprocess.Popen[bytes]:
             preexec_fn=become,
             start_new_session=True,
         )
+
+
+@pytest.fixture(scope="module")
+def cold(python: str, people: list[Person]) -> list[dict[str, Any]]:
+    """What the sessions of these people are when they are started, and not warm."""
+    command = [python, "-m", "nimbus_spawner.singleuser", "--allow-root"]
+    processes = [started(person, command, person.env) for person in people]
+    reports = [person.report()[0] for person in people]
+    for process in processes:
+        process.terminate()
+        assert process.wait() == 0
+    return reports
 
 
 @pytest.fixture(scope="module")
@@ -251,20 +263,14 @@ async def both(server: ForkServer, people: list[Person]) -> AsyncIterator[list[F
 
 
 async def test_a_forked_session_is_what_a_started_one_is(
-    both: list[Forked], people: list[Person], python: str
+    cold: list[dict[str, Any]], both: list[Forked], people: list[Person]
 ) -> None:
     reports = [person.report() for person in people]
+    assert [warm for warm, _ in reports] == cold
     for process, person, (warm, own) in zip(both, people, reports, strict=True):
+        assert warm["environ"]["JUPYTERHUB_API_TOKEN"] == person.token
         assert own["pid"] == process.pid
         assert own["holders of the other home"] == []
-        os.kill(process.pid, signal.SIGTERM)
-        assert exit_code(process) == 0
-        cold_process = started(python, person)
-        cold, _ = person.report()
-        cold_process.terminate()
-        assert cold_process.wait() == 0
-        assert warm == cold
-        assert warm["environ"]["JUPYTERHUB_API_TOKEN"] == person.token
     randoms = [own["random"] for _, own in reports]
     assert not set(randoms[0]) & set(randoms[1])
 
@@ -348,3 +354,61 @@ async def test_sessions_go_on_without_their_hub_and_the_server_ends_with_the_las
     os.kill(process.pid, signal.SIGKILL)
     assert exit_code(process) == -9
     until(lambda: not server.is_alive)
+
+
+class Container:
+    """Asks a process that waits on a port, as a container's would."""
+
+    def __init__(self, port: int) -> None:
+        self.port = port
+
+    def call(self) -> socket.socket:
+        return socket.create_connection(("127.0.0.1", self.port), timeout=_PATIENCE_SECONDS)
+
+    def is_open(self) -> bool:
+        with suppress(OSError):
+            self.call().close()
+            return True
+        return False
+
+    def ask(self, text: bytes) -> dict[str, Any]:
+        with self.call() as connection:
+            connection.sendall(text)
+            with connection.makefile() as lines:
+                answer: dict[str, Any] = json.loads(lines.readline())
+                return answer
+
+
+def test_a_container_becomes_the_server_of_who_knows_its_secret(
+    cold: list[dict[str, Any]], people: list[Person], python: str
+) -> None:
+    person, secret = people[0], "the-secret-of-a-container"
+    command = [python, "-m", "nimbus_spawner.warm", "--ip", "127.0.0.1", "--port", str(person.port)]
+    env = {
+        **_EARLY,
+        "HOME": "/nonexistent",
+        "NIMBUS_WARM_ROOM": " " * 2**15,
+        "NIMBUS_WARM_SHA256": hashlib.sha256(secret.encode()).hexdigest(),
+        "PATH": os.defpath,
+    }
+    process = started(person, command, env)
+    container = Container(person.port)
+    until(container.is_open)
+    claim = {name: person.claim[name] for name in ("args", "env", "cwd")}
+    for text, reason in (
+        (b"GET /user/ada/api HTTP/1.1\r\n", "Expecting value"),
+        (b"[]\n", "there is no secret in it"),
+        (json.dumps({**claim, "secret": "another"}).encode() + b"\n", "the secret is wrong"),
+        (json.dumps({**claim, "secret": secret, "uid": 0}).encode() + b"\n", "there is no 'uid'"),
+        (b"[" * 2**20 + b"\n", "at most 1048576 bytes"),
+    ):
+        assert reason in container.ask(text)["error"]
+    with container.call() as silent:
+        text = json.dumps({**claim, "secret": secret}).encode() + b"\n"
+        assert container.ask(text) == {"claimed": True}
+        assert silent.recv(1) == b""
+    report, own = person.report()
+    assert (report, own["pid"]) == (cold[0], process.pid)
+    assert own["holders of the other home"] == []
+    process.terminate()
+    assert process.wait() == 0

@@ -11,7 +11,7 @@ from typing import Any
 
 from nimbus_hub.up.processes import ProcessRecord
 
-__all__ = ["Forked", "NotForked"]
+__all__ = ["Forked", "NoAnswer", "NotForked"]
 
 _CLAIM_SECONDS = 5.0
 _EXIT_SECONDS = 1.0
@@ -20,6 +20,10 @@ _LINE_BYTES = 65536
 
 class NotForked(Exception):
     """A session was not started by a fork server; the reason is its text."""
+
+
+class NoAnswer(NotForked):
+    """The fork server did not even say so."""
 
 
 class Forked:
@@ -55,7 +59,7 @@ class Forked:
                 # From here on it is somebody's, who knows its pid.
                 self._own.send(b"\n")
         except TimeoutError:
-            raise NotForked(f"no answer within {_CLAIM_SECONDS:g} s") from None
+            raise NoAnswer(f"no answer within {_CLAIM_SECONDS:g} s") from None
         except OSError as error:
             raise NotForked(str(error)) from error
         self._record = ProcessRecord.of(int(answer["pid"]))

@@ -8,6 +8,7 @@ import os
 import pwd
 import time
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -97,14 +98,11 @@ class ForkingSpawner(LocalProcessSpawner):  # type: ignore[misc]
         """See to it that the next session like this one can be forked."""
         python = self._warm_python()
         if python:
-            self._fork_servers.prepare(python, self._warm_env(python))
-            self._spare_warm()
             seconds = parse_duration(self.warm_time).total_seconds()
-            IOLoop.current().call_later(seconds + 1, self._spare_warm)
-
-    def _spare_warm(self) -> None:
-        seconds = parse_duration(self.warm_time).total_seconds()
-        self._fork_servers.spare(seconds, parse_memory(self.warm_memory))
+            spare = partial(self._fork_servers.spare, seconds, parse_memory(self.warm_memory))
+            self._fork_servers.prepare(python, self._warm_env(python))
+            spare()
+            IOLoop.current().call_later(seconds + 1, spare)
 
     async def _fork(self) -> Forked | None:
         """Return a server that was forked, or None if it is to be started."""

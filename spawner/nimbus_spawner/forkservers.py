@@ -16,7 +16,7 @@ from typing import Any
 
 import psutil
 
-from nimbus_spawner.forked import Forked, NotForked
+from nimbus_spawner.forked import Forked, NoAnswer, NotForked
 
 __all__ = ["ForkServer", "ForkServers"]
 
@@ -24,15 +24,15 @@ log = logging.getLogger(__name__)
 
 _ROOM_BYTES = 2**15
 """Where a server's environment is, the one of a session is shown in /proc: it needs room."""
-_PAUSE_SECONDS = 60.0
-"""For so long none is started anew where one could not even import."""
+_PAUSE_SECONDS = 600.0
+"""For so long none is started anew where one could not even import, or takes too much memory."""
 
 
 class ForkServer:
     """A process that imports ahead, and forks when it is asked to."""
 
     def __init__(self, python: str, env: Mapping[str, str]) -> None:
-        """Start it. Raise OSError if there is no such program."""
+        """Start it; raise OSError if there is no such program."""
         self._control, theirs = socket.socketpair()
         self._control.setblocking(False)
         self._is_ready = False
@@ -90,16 +90,25 @@ class ForkServer:
             forked.close()
             raise
 
+    def kill(self) -> None:
+        """End it at once; what it forked goes on, and nobody will know how that ends."""
+        self._process.kill()
+
     def retire(self) -> None:
-        """Have it fork no more. It ends with the last that it forked, whose end it still tells."""
+        """Have it fork no more. It ends with the last that it forked, whose ends it still tells."""
         self._control.close()
 
 
 class ForkServers:
     """Those of a hub; ``seconds`` tells the time by a clock that only runs forward."""
 
-    def __init__(self, seconds: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        seconds: Callable[[], float],
+        start: Callable[[str, Mapping[str, str]], ForkServer] = ForkServer,
+    ) -> None:
         self._seconds = seconds
+        self._start = start
         self._servers: dict[str, ForkServer] = {}
         self._used_at: dict[str, float] = {}
         self._not_before: dict[str, float] = {}
@@ -112,12 +121,12 @@ class ForkServers:
         if python in self._servers or now < self._not_before.get(python, now):
             return
         try:
-            self._servers[python] = ForkServer(python, env)
+            self._servers[python] = self._start(python, env)
         except OSError as error:
             self._give_up(python, str(error))
 
     async def fork(self, python: str, claim: Mapping[str, Any], log_file: int) -> Forked | None:
-        """Start a session's server, if there is who could; raise NotForked if that went wrong."""
+        """Start a session's server; return None if nobody can now, raise NotForked if it failed."""
         self._look(python)
         server = self._servers.get(python)
         if server is None or not server.is_ready:
@@ -125,10 +134,10 @@ class ForkServers:
         self._used_at[python] = self._seconds()
         try:
             forked, is_stale = await server.fork(claim, log_file)
-        except NotForked:
-            self._retire(python)
+        except NoAnswer:
+            server.kill()
             raise
-        if is_stale:
+        if is_stale and self._servers.get(python) is server:
             self._retire(python)
         return forked
 
@@ -136,7 +145,11 @@ class ForkServers:
         """Let go of those that nobody used for so long, or that take more memory in all."""
         now, left = self._seconds(), memory_bytes
         for python in sorted(self._servers, key=self._used_at.__getitem__, reverse=True):
-            left -= self._servers[python].memory_bytes
+            needed = self._servers[python].memory_bytes
+            left -= needed
+            if needed > memory_bytes:
+                takes, may = f"{needed >> 20} MiB of memory", f"{memory_bytes >> 20} MiB"
+                self._give_up(python, f"it takes {takes}, and may take {may}")
             if left < 0 or now - self._used_at[python] > keep_seconds:
                 self._retire(python)
 

@@ -342,17 +342,33 @@ async def test_what_a_fork_would_do_wrong_is_started_anew(
     assert exit_code(process) == -9
 
 
-async def test_sessions_go_on_without_their_hub_and_the_server_ends_with_the_last(
+async def test_sessions_go_on_without_their_hub_or_fork_server(
+    people: list[Person], python: str
+) -> None:
+    server = ready_server(python)
+    ada, eve = people
+    first, second = await forked(server, ada), await forked(server, eve)
+    eve.wait()
+    server.retire()  # As the end of the hub does.
+    os.kill(first.pid, signal.SIGKILL)
+    assert exit_code(first) == -9
+    assert server.is_alive
+    server.kill()
+    until(lambda: not server.is_alive)
+    eve.wait()
+    assert second.poll() is None
+    os.kill(second.pid, signal.SIGKILL)
+    assert exit_code(second) == 0  # Whoever could have told is gone.
+
+
+async def test_a_fork_server_ends_with_the_last_of_its_sessions(
     people: list[Person], python: str
 ) -> None:
     server = ready_server(python)
     process = await forked(server, people[0])
-    people[0].wait()
     server.retire()
-    people[0].wait()
-    assert server.is_alive
-    os.kill(process.pid, signal.SIGKILL)
-    assert exit_code(process) == -9
+    os.kill(process.pid, signal.SIGTERM)
+    exit_code(process)
     until(lambda: not server.is_alive)
 
 

@@ -8,6 +8,7 @@ import stat
 import subprocess
 
 import httpx
+import psutil
 import pytest
 
 from nimbus_hub.up.processes import ProcessRecord
@@ -112,6 +113,36 @@ def test_a_session_that_dies_releases_its_lease_and_the_user_is_told(
     for page in ("/hub/home", "/hub/spawn", f"/user/{user.name}/lab"):
         text = user.http.get(page).text
         assert re.search(r"Your session ended at .*exit code -9 \(SIGKILL\)", text), page
+
+
+def test_sessions_are_forked_warm_and_without_a_fork_server_they_start_all_the_same(
+    hub: HubProcess, user: User
+) -> None:
+    def fork_server() -> psutil.Process:
+        """Return what the session's server was forked from, or the hub."""
+        return psutil.Process(psutil.Process(_session(hub).pid).ppid())
+
+    def is_forked() -> bool:
+        user.start()
+        if "nimbus_spawner.forkserver" in fork_server().cmdline():
+            return True
+        user.stop()
+        return False
+
+    wait_for(is_forked, 60, "session forked")
+    server = fork_server()
+    server.kill()
+    assert user.http.get(f"/user/{user.name}/lab").status_code == 200
+    user.stop()
+    user.start()
+    assert "nimbus_spawner.forkserver" not in fork_server().cmdline()
+    user.stop()
+    wait_for(is_forked, 60, "session forked")
+    another = fork_server()
+    user.stop()
+    hub.interrupt()
+    wait_for(lambda: not another.is_running(), 10, "fork server ended")
+    hub.start()
 
 
 def test_a_session_outlives_ctrl_c_and_is_found_again(hub: HubProcess, user: User) -> None:

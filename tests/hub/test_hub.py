@@ -136,13 +136,6 @@ def test_sessions_are_forked_warm_and_without_a_fork_server_they_start_all_the_s
     user.stop()
     user.start()
     assert "nimbus_spawner.forkserver" not in fork_server().cmdline()
-    user.stop()
-    wait_for(is_forked, 60, "session forked")
-    another = fork_server()
-    user.stop()
-    hub.interrupt()
-    wait_for(lambda: not another.is_running(), 10, "fork server ended")
-    hub.start()
 
 
 def test_a_session_outlives_ctrl_c_and_is_found_again(hub: HubProcess, user: User) -> None:

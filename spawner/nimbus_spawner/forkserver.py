@@ -112,8 +112,6 @@ def _enter(own: socket.socket, log: int) -> Claim:
         # Else everything below /proc/self would stay root's, as after no other start.
         ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 1, 0, 0, 0)
     os.chdir(claim.cwd)
-    with open(os.devnull, "rb") as nothing:  # noqa: PTH123
-        os.dup2(nothing.fileno(), 0)
     os.dup2(log, 1)
     os.dup2(log, 2)
     os.close(log)
@@ -126,6 +124,9 @@ def main() -> None:
     os.set_inheritable(control.fileno(), False)
     os.close(os.pidfd_open(os.getpid()))  # Where there are none it ends here.
     ahead = Ahead()
+    # What the hub writes to may be a pipe, whose reader waits for the last who has it.
+    os.dup2(0, 1)
+    os.dup2(0, 2)
     control.sendall(b"r")
     given = _Server(control).serve()
     if given is None:

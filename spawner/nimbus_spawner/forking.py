@@ -4,9 +4,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import pwd
-import time
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -14,7 +14,6 @@ from typing import Any, ClassVar
 
 from jupyterhub.spawner import LocalProcessSpawner
 from jupyterhub.utils import random_port
-from tornado.ioloop import IOLoop
 from traitlets import Bool, Unicode, validate
 
 from nimbus_hub.model.quantities import parse_duration, parse_memory
@@ -36,21 +35,22 @@ class ForkingSpawner(LocalProcessSpawner):  # type: ignore[misc]
     warm = Bool(
         True,
         help="Keep a process that has imported what sessions need, and fork them from it: they are "
-        "ready in a third of the time. Each environment has its own. Only with the default cmd.",
+        "ready in a third of the time. Each environment has one. Sessions with a cmd of their own "
+        "are started",
     ).tag(config=True)
     warm_time = Unicode(
-        "1h", help="How long such a process is kept after the last start, like 30m or 8h."
+        "1h", help="How long such a process is kept after the last start, like 30m or 8h"
     ).tag(config=True)
     warm_memory = Unicode(
         "1G",
-        help="How much memory those of all environments may take, like 500M; one takes 150M. Those "
-        "that were not used for the longest time go first.",
+        help="How much memory those of all environments may take, like 500M; one takes about 120M. "
+        "Those that were not used for the longest time go first",
     ).tag(config=True)
 
     port: int
     pid: int
     _forked: Forked | None = None
-    _fork_servers: ClassVar = ForkServers(time.monotonic)
+    _fork_servers: ClassVar = ForkServers(lambda: asyncio.get_running_loop().time())
 
     @validate("warm_time")
     def _validate_warm_time(self, proposal: Mapping[str, Any]) -> str:
@@ -102,7 +102,7 @@ class ForkingSpawner(LocalProcessSpawner):  # type: ignore[misc]
             spare = partial(self._fork_servers.spare, seconds, parse_memory(self.warm_memory))
             self._fork_servers.prepare(python, self._warm_env(python))
             spare()
-            IOLoop.current().call_later(seconds + 1, spare)
+            asyncio.get_running_loop().call_later(seconds + 1, spare)
 
     async def _fork(self) -> Forked | None:
         """Return a server that was forked, or None if it is to be started."""
@@ -144,9 +144,13 @@ class ForkingSpawner(LocalProcessSpawner):  # type: ignore[misc]
         return str(program) if self.warm and is_ours else ""
 
     def _warm_env(self, python: str) -> dict[str, str]:
-        """Return what is in every session's environment and read by python itself."""
-        given = {name: os.environ[name] for name in self.env_keep if name in os.environ}
-        given |= {name: text for name, text in self.environment.items() if isinstance(text, str)}
-        early = {name: text for name, text in given.items() if name.startswith(READ_AT_START)}
+        """Return what is in every session's environment, and may decide what is imported."""
+        kept = {name: os.environ[name] for name in self.env_keep if name in os.environ}
+        # The others may be of one user's alone, and secret.
+        early = {
+            name: text
+            for name, text in self.environment.items()
+            if isinstance(text, str) and name.startswith(READ_AT_START)
+        }
         path = f"{Path(python).parent}{os.pathsep}{os.defpath}"
-        return {**early, "PATH": path, "HOME": "/nonexistent"}
+        return {**kept, **early, "PATH": path, "HOME": "/nonexistent"}

@@ -57,6 +57,7 @@ class Ahead:
     """
 
     def __init__(self) -> None:
+        gc.disable()  # Until the server runs, as in a start.
         self.own = _initial_environment()
         self._read: set[str] = set()
         with self._noting():
@@ -91,6 +92,10 @@ class Ahead:
             sys.path[0] = str(Path.cwd())
         sys.modules["__main__"] = singleuser
         _renew()
+        # Python's own is seeded anew by a fork; this is here if an extension has imported it.
+        numpy = sys.modules.get("numpy.random")
+        if numpy is not None:
+            numpy.seed()
         singleuser.main()
 
     def is_stale(self) -> bool:

@@ -24,7 +24,9 @@ and the connection is closed:
 
 After 100 wrong secrets it ends, with exit code 1. At most 16 connections are open at once; others
 wait. A server whose environment holds what python or an import reads once, and other than this
-process has it, is started anew in it (``ahead.py``): the claim is the same, the start slower.
+process has it, is started anew in it (`ahead.py`): the claim is the same, the start slower.
+What /proc shows of the environment is what fits where that of this process was; a variable
+``NIMBUS_WARM_ROOM`` of many spaces makes room.
 """
 
 from __future__ import annotations

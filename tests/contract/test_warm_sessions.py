@@ -13,115 +13,22 @@ import pwd
 import re
 import signal
 import socket
-import subprocess
 import sys
 import tempfile
 import threading
-import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-import httpx
-import jupyterhub
 import pytest
-from jupyterhub.spawner import set_user_setuid
 from nimbus_spawner.forked import Forked, NotForked
 from nimbus_spawner.forkservers import ForkServer
 
-_PATIENCE_SECONDS = 60.0
+from tests.contract.people import EARLY, PATIENCE_SECONDS, Hub, Person, started, until
+
 _LOOKING_AROUND = Path(__file__).with_name("looking_around.py")
-_EARLY = {name: os.environ[name] for name in ("LANG", "LC_ALL") if name in os.environ}
-
-
-class _Hub(BaseHTTPRequestHandler):
-    """What a session's server needs of a hub to start."""
-
-    def do_GET(self) -> None:
-        self.send_response(200)
-        self.send_header("X-JupyterHub-Version", jupyterhub.__version__)
-        self.end_headers()
-        self.wfile.write(b"{}")
-
-    do_POST = do_GET  # noqa: N815
-
-    def log_message(self, *_: object) -> None:
-        """Say nothing."""
-
-
-@dataclass(frozen=True)
-class Person:
-    """Somebody with a home and an account, if there are several."""
-
-    name: str
-    home: Path
-    hub_url: str
-    account: pwd.struct_passwd | None
-    port: int
-
-    @property
-    def token(self) -> str:
-        return f"token-of-{self.name}-" + hashlib.sha256(str(self.home).encode()).hexdigest()
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}/user/{self.name}/"
-
-    @property
-    def env(self) -> dict[str, str]:
-        return {
-            **_EARLY,
-            "HOME": str(self.home),
-            "PATH": os.defpath,
-            "USER": self.name,
-            "TZ": "Asia/Tokyo",
-            "JUPYTERHUB_ACTIVITY_URL": f"{self.hub_url}/activity",
-            "JUPYTERHUB_API_TOKEN": self.token,
-            "JUPYTERHUB_API_URL": self.hub_url,
-            "JUPYTERHUB_CLIENT_ID": f"client-{self.name}",
-            "JUPYTERHUB_SERVICE_PREFIX": f"/user/{self.name}/",
-            "JUPYTERHUB_SERVICE_URL": self.url,
-            "JUPYTERHUB_SSL_KEYFILE": "",
-            "JUPYTERHUB_USER": self.name,
-            "NIMBUS_LEASE_ID": f"l-{self.name}",
-        }
-
-    @property
-    def claim(self) -> dict[str, Any]:
-        account = self.account and {
-            "uid": self.account.pw_uid,
-            "gid": self.account.pw_gid,
-            "groups": os.getgrouplist(self.account.pw_name, self.account.pw_gid),
-        }
-        cwd = str(self.home)
-        return {"args": ["--allow-root"], "env": self.env, "cwd": cwd, "account": account}
-
-    def log(self) -> Any:
-        return (self.home.parent / f"{self.name}.log").open("ab")
-
-    def wait(self) -> None:
-        """Wait until the server answers."""
-        until = time.monotonic() + _PATIENCE_SECONDS
-        with httpx.Client(trust_env=False) as client:
-            while True:
-                try:
-                    assert client.get(f"{self.url}api").status_code == 200
-                    return
-                except httpx.HTTPError:
-                    log = (self.home.parent / f"{self.name}.log").read_text()
-                    assert time.monotonic() < until, log
-                    time.sleep(0.01)
-
-    def report(self) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Return what the server found of itself, and what must differ, when it answers."""
-        self.wait()
-        path = self.home / "report.json"
-        shared, own = json.loads(path.read_text())
-        path.unlink()
-        return shared, own
 
 
 @pytest.fixture(scope="module")
@@ -157,7 +64,7 @@ def python(place: Path) -> str:
 @pytest.fixture(scope="module")
 def people(place: Path, python: str) -> Iterator[list[Person]]:
     """Two people with homes in which a server that starts looks around."""
-    hub = ThreadingHTTPServer(("127.0.0.1", 0), _Hub)
+    hub = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
     threading.Thread(target=hub.serve_forever, daemon=True).start()
     found = []
     for name, account in (("ada", "daemon"), ("eve", "nobody")):
@@ -177,22 +84,6 @@ def people(place: Path, python: str) -> Iterator[list[Person]]:
     yield found
     hub.shutdown()
     hub.server_close()
-
-
-def started(person: Person, command: list[str], env: dict[str, str]) -> subprocess.Popen[bytes]:
-    """Start a process of somebody's as LocalProcessSpawner does."""
-    become = set_user_setuid(person.account.pw_name, chdir=False) if person.account else None
-    with person.log() as log:
-        return subprocess.Popen(
-            command,
-            env=env,
-            cwd=person.home,
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            preexec_fn=become,
-            start_new_session=True,
-        )
 
 
 @pytest.fixture(scope="module")
@@ -225,16 +116,9 @@ def monkeypatch_module() -> Iterator[pytest.MonkeyPatch]:
 
 def ready_server(python: str) -> ForkServer:
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.defpath}"
-    server = ForkServer(python, {**_EARLY, "PATH": path, "HOME": "/nonexistent"})
+    server = ForkServer(python, {**EARLY, "PATH": path, "HOME": "/nonexistent"})
     until(lambda: server.is_ready)
     return server
-
-
-def until(is_so: Any) -> None:
-    end = time.monotonic() + _PATIENCE_SECONDS
-    while not is_so():
-        assert time.monotonic() < end
-        time.sleep(0.01)
 
 
 async def forked(server: ForkServer, person: Person, **change: Any) -> Forked:
@@ -379,7 +263,7 @@ class Container:
         self.port = port
 
     def call(self) -> socket.socket:
-        return socket.create_connection(("127.0.0.1", self.port), timeout=_PATIENCE_SECONDS)
+        return socket.create_connection(("127.0.0.1", self.port), timeout=PATIENCE_SECONDS)
 
     def is_open(self) -> bool:
         with suppress(OSError):
@@ -401,7 +285,7 @@ def test_a_container_becomes_the_server_of_who_knows_its_secret(
     person, secret = people[0], "the-secret-of-a-container"
     command = [python, "-m", "nimbus_spawner.warm", "--ip", "127.0.0.1", "--port", str(person.port)]
     env = {
-        **_EARLY,
+        **EARLY,
         "HOME": "/nonexistent",
         "NIMBUS_WARM_ROOM": " " * 2**15,
         "NIMBUS_WARM_SHA256": hashlib.sha256(secret.encode()).hexdigest(),

@@ -109,6 +109,8 @@ def _enter(own: socket.socket, log: int) -> Claim:
         os.setgroups(account["groups"])
         os.setgid(account["gid"])
         os.setuid(account["uid"])
+        if not os.access(sys.executable, os.X_OK):
+            raise PermissionError(f"this account may not run {sys.executable}")
         # Else everything below /proc/self would stay root's, as after no other start.
         ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 1, 0, 0, 0)
     os.chdir(claim.cwd)

@@ -17,11 +17,11 @@ from subprocess import DEVNULL, STDOUT
 from typing import IO, Any
 
 import psutil
-from jupyterhub.spawner import LocalProcessSpawner
 from traitlets import Dict, Float, Unicode, default
 
 from nimbus_hub.up.account import own_home, own_name
 from nimbus_hub.up.processes import ProcessRecord
+from nimbus_spawner.forking import ForkingSpawner
 from nimbus_spawner.refused import refused
 from nimbus_spawner.spawner import NimbusSpawner
 
@@ -35,7 +35,7 @@ _SERVER_GRACE_SECONDS = 15
 _AGAIN_SECONDS = 0.5
 
 
-class NimbusLocalSpawner(NimbusSpawner, LocalProcessSpawner):  # type: ignore[misc]
+class NimbusLocalSpawner(NimbusSpawner, ForkingSpawner):
     """Start sessions' servers as local processes that hold a lease."""
 
     record_dir = Unicode(
@@ -47,7 +47,6 @@ class NimbusLocalSpawner(NimbusSpawner, LocalProcessSpawner):  # type: ignore[mi
         help="Directory of the programs of an environment. Default: that of the hub's Python.",
     ).tag(config=True)
 
-    pid: int
     started = Float(0.0, help="Start time of the server's process; with the pid it names it.")
 
     @default("cmd")
@@ -62,6 +61,11 @@ class NimbusLocalSpawner(NimbusSpawner, LocalProcessSpawner):  # type: ignore[mi
     def _default_default_url(self) -> str:
         return "/lab"
 
+    async def render_options(self) -> str:
+        """Return the spawn form; whoever is shown it is about to start a session."""
+        self.warm_up()
+        return await super().render_options()
+
     # life
 
     async def start(self) -> Any:
@@ -69,7 +73,10 @@ class NimbusLocalSpawner(NimbusSpawner, LocalProcessSpawner):  # type: ignore[mi
         reason = refusal(self.user.name, own_name(), is_root=os.geteuid() == 0)
         if reason:
             raise refused(reason, "account", 403)
-        return await super().start()
+        address = await super().start()
+        # Not before, or the two would be in each other's way.
+        self.warm_up()
+        return address
 
     async def launch(self) -> Any:
         """Start the process, its output in a log, its identity on disk."""

@@ -18,12 +18,11 @@ import importlib
 import os
 import sys
 
-__all__ = ["main"]
+__all__ = ["import_server", "main"]
 
 
-def main() -> None:
-    """Run jupyterhub-singleuser without what is slow and of no use to a session."""
-    gc.disable()
+def import_server() -> None:
+    """Import the server without what is slow and of no use to a session."""
     sys.modules["rfc3987_syntax"] = None  # type: ignore[assignment]
     path = os.environ.get("PATH", os.defpath)
     os.environ["PATH"] = os.devnull  # an empty one would mean the system's
@@ -32,11 +31,16 @@ def main() -> None:
     finally:
         os.environ["PATH"] = path
     # Only now: importing it imports what is hidden above.
-    from jupyterhub.singleuser import main as run
+    importlib.import_module("jupyterhub.singleuser")
 
+
+def main() -> None:
+    """Run jupyterhub-singleuser; what is imported already is not imported again."""
+    gc.disable()
+    import_server()
     gc.freeze()
     gc.enable()
-    run()
+    sys.modules["jupyterhub.singleuser"].main()
 
 
 if __name__ == "__main__":

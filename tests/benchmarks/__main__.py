@@ -52,20 +52,23 @@ async def _measure(
     comparisons: list[Comparison] = []
     notes: list[Series] = []
     limits: list[Limit] = []
-    for name in ("nimbus", "stock"):
+    for name in ("nimbus", "cold", "stock"):
         (directory / name).mkdir()
     token = secrets.token_hex(32)
     say("starting a Nimbus hub ...")
     async with nimbus_hub(directory / "nimbus", token) as hub:
         if "sessions" in parts:
             async with AsyncExitStack() as stack:
+                say("starting a Nimbus hub without warm sessions ...")
+                cold = await stack.enter_async_context(
+                    nimbus_hub(directory / "cold", token, is_warm=False)
+                )
                 say("starting a stock JupyterHub ...")
                 proxy = State(directory / "nimbus" / "state")
                 other = await stack.enter_async_context(
                     stock_hub(directory / "stock", token, proxy)
                 )
-                comparison, notes = await compare_sessions(hub, other, rounds, say)
-                comparisons.append(comparison)
+                comparisons, notes = await compare_sessions(hub, cold, other, rounds, say)
         if "jobs" in parts:
             comparisons += await compare_jobs(hub, directory, rounds, say)
         if "held" in parts:

@@ -1,6 +1,6 @@
-"""The two hubs side by side: Nimbus as `nimbus-hub up` starts it, and a stock JupyterHub.
+"""The hubs side by side: Nimbus as `nimbus-hub up` starts it, warm or cold, and a stock JupyterHub.
 
-Both have directories, homes and ports of their own and the same proxy. Whatever a hub has
+All have directories, homes and ports of their own and the same proxy. Whatever a hub has
 started is recorded before it is told to end, so that nothing is left whatever happens.
 """
 
@@ -71,15 +71,15 @@ async def user_token(hub: Hub) -> str:
 
 
 @asynccontextmanager
-async def nimbus_hub(directory: Path, token: str) -> AsyncIterator[Hub]:
+async def nimbus_hub(directory: Path, token: str, *, is_warm: bool = True) -> AsyncIterator[Hub]:
     """Run `nimbus-hub up` and end it with all its sessions and jobs."""
     state = directory / "state"
-    hub = Hub("Nimbus", f"http://127.0.0.1:{_free_ports(1)[0]}", token, directory / "hub.log")
+    name = "Nimbus" if is_warm else "Nimbus, cold"
+    hub = Hub(name, f"http://127.0.0.1:{_free_ports(1)[0]}", token, directory / "hub.log")
     command = [sys.executable, "-m", "nimbus_hub.cli.hub"]
     options = ["--port", hub.url.rpartition(":")[2], "--config", str(_CONFIG / "nimbus.py")]
-    process = await _start(
-        [*command, "up", "--state", str(state), *options], directory, {"BENCH_TOKEN": token}, hub
-    )
+    env = {"BENCH_TOKEN": token, "BENCH_WARM": str(int(is_warm))}
+    process = await _start([*command, "up", "--state", str(state), *options], directory, env, hub)
     try:
         await _until_ready(hub, process, "/services/nimbus/health")
         yield hub

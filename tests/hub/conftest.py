@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import psutil
 import pytest
 
 from nimbus_hub.client import Client
@@ -115,6 +116,9 @@ class HubProcess:
 
     def stop_all(self) -> None:
         """End everything, then what was recorded and is still there."""
+        record = ProcessRecord.read(self.state.hub_record)
+        hub = [] if record is None or not record.is_alive else [psutil.Process(record.pid)]
+        below = [each for one in hub for each in one.children(recursive=True)]
         subprocess.run(
             self.command("stop-all"),
             env={**os.environ, "HOME": str(self.home), **self.env},
@@ -125,6 +129,7 @@ class HubProcess:
         )
         if self.process is not None:
             self.process.wait(timeout=60)
+        assert psutil.wait_procs(below, timeout=10)[1] == []
 
 
 class User:

@@ -139,6 +139,29 @@ def test_a_session_that_dies_releases_its_lease_and_the_user_is_told(
         assert re.search(r"Your session ended at .*exit code -9 \(SIGKILL\)", text), page
 
 
+def test_sessions_are_forked_warm_and_without_a_fork_server_they_start_all_the_same(
+    hub: HubProcess, user: User
+) -> None:
+    def fork_server() -> psutil.Process:
+        """Return what the session's server was forked from, or the hub."""
+        return psutil.Process(psutil.Process(_session(hub).pid).ppid())
+
+    def is_forked() -> bool:
+        user.start()
+        if "nimbus_spawner.forkserver" in fork_server().cmdline():
+            return True
+        user.stop()
+        return False
+
+    wait_for(is_forked, 60, "session forked")
+    server = fork_server()
+    server.kill()
+    assert user.http.get(f"/user/{user.name}/lab").status_code == 200
+    user.stop()
+    user.start()
+    assert "nimbus_spawner.forkserver" not in fork_server().cmdline()
+
+
 def test_a_session_outlives_ctrl_c_and_is_found_again(hub: HubProcess, user: User) -> None:
     user.start()
     session = _session(hub)

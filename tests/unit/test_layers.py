@@ -31,8 +31,15 @@ READS_ENVIRONMENT = (
     "nimbus_hub.replica",
     "nimbus_spawner",
 )
-# Replicas import nothing of the rest, so they read time themselves.
-READS_TIME = ("nimbus_hub.clock", "nimbus_hub.steady_clock", "nimbus_hub.replica")
+# Replicas import nothing of the rest, so they read time themselves; what becomes the server of a
+# session has no event loop before that.
+READS_TIME = (
+    "nimbus_hub.clock",
+    "nimbus_hub.steady_clock",
+    "nimbus_hub.replica",
+    "nimbus_spawner.ahead",
+    "nimbus_spawner.warm",
+)
 # Run from their files and never imported: alembic's scripts, what a replica starts with.
 SCRIPTS = (
     "nimbus_hub.replica.directories",

@@ -1,4 +1,7 @@
-"""On top of the hub's own configuration: who measures may start and stop sessions."""
+"""On top of the hub's own configuration: who measures may start and stop sessions.
+
+Sessions are forked warm, or started cold, as a hub of its own does to be measured.
+"""
 
 import os
 
@@ -12,3 +15,4 @@ c.JupyterHub.load_roles.append(
         "services": ["bench"],
     }
 )
+c.NimbusLocalSpawner.warm = os.environ["BENCH_WARM"] == "1"

@@ -42,9 +42,9 @@ run: $(RUNTIME) $(STAMPS)/lab ## prepare what is missing and start the hub on PO
 dev: $(STAMPS)/dev $(STAMPS)/lab ## prepare everything for development and check TypeScript as it changes
 	$(JLPM) watch
 
-test: $(STAMPS)/dev $(STAMPS)/lab test-lab ## all tests
+test: $(STAMPS)/dev $(STAMPS)/lab test-lab ## all tests, in two halves at once
 	$(PREPARE)
-	$(BIN)/pytest $(ARGS)
+	$(BIN)/python -m tests $(ARGS)
 
 test-unit: $(STAMPS)/dev ## rules and values; no process, no socket
 	$(BIN)/pytest tests/unit $(ARGS)

@@ -9,14 +9,12 @@ from ipaddress import ip_address
 from nimbus_hub.errors import InvalidRequest
 from nimbus_hub.model.network import read_network
 
-__all__ = ["BRIDGE", "HOST_NETWORK", "LEASE_LABEL", "Engine", "Swarm"]
+__all__ = ["BRIDGE", "HOST_NETWORK", "Engine", "Swarm"]
 
 BRIDGE = "bridge"
 """A network of the engine alone: its containers reach each other, those of others do not."""
 HOST_NETWORK = "host"
 """The host's own network, at full speed; slots share its address and its ports."""
-LEASE_LABEL = "nimbus.lease"
-"""The label of a session's container with the id of its lease."""
 
 _ENDPOINT = re.compile(r"unix:///\S+|(tcp|ssh)://(?:[^\s@/]+@)?([^\s@/:]+|\[[0-9a-f:]+\])(:\d+)?/?")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")

@@ -91,6 +91,7 @@ class Ahead:
         if not sys.flags.safe_path:
             sys.path[0] = str(Path.cwd())
         sys.modules["__main__"] = singleuser
+        _add_user_site(_user_site(env))
         _renew()
         # Python's own is seeded anew by a fork; this is here if an extension has imported it.
         numpy = sys.modules.get("numpy.random")
@@ -118,10 +119,7 @@ class Ahead:
                 return f"{name} is not what it was when python was started"
         if self.is_stale():
             return "packages were changed since they were imported"
-        folder = site.ENABLE_USER_SITE and _user_site(env)
-        if folder and Path(folder).is_dir():
-            return f"there are packages in {folder}"
-        return ""
+        return _in_the_way(_user_site(env))
 
     @contextmanager
     def _noting(self) -> Iterator[None]:
@@ -222,10 +220,34 @@ def _set_defaults(owner: Any, **values: str) -> None:
         rest += each.__subclasses__()
 
 
-def _user_site(env: Mapping[str, str]) -> str:
-    """Return where packages of the user's own would be."""
+def _user_site(env: Mapping[str, str]) -> Path | None:
+    """Return where packages of the user's own are, None if there are none or they do not count."""
     base = env.get("PYTHONUSERBASE") or f"{env.get('HOME', '')}/.local"
-    return sysconfig.get_path("purelib", "posix_user", {"userbase": base})
+    folder = Path(sysconfig.get_path("purelib", "posix_user", {"userbase": base}))
+    return folder if site.ENABLE_USER_SITE and folder.is_dir() else None
+
+
+def _in_the_way(folder: Path | None) -> str:
+    """Return why packages of the user's own cannot simply be added, or nothing."""
+    for entry in sorted(folder.iterdir()) if folder else ():
+        name = entry.name.partition(".")[0]
+        if name in sys.modules or name in ("sitecustomize", "usercustomize"):
+            return f"there is another {name} in {folder}"
+        if entry.suffix == ".pth":
+            return f"there is {entry}"
+    return ""
+
+
+def _add_user_site(folder: Path | None) -> None:
+    """Have packages of the user's own found where `site` puts them.
+
+    That is before those of all, but behind those of a virtual environment.
+    """
+    if folder:
+        own = f"{sys.prefix}/" if sys.prefix != sys.base_prefix else "\0"
+        later = [path for path in site.getsitepackages() if not path.startswith(own)]
+        at = min((sys.path.index(path) for path in later if path in sys.path), default=None)
+        sys.path.insert(len(sys.path) if at is None else at, str(folder))
 
 
 def _initial_environment() -> dict[str, str]:

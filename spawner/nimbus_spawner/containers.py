@@ -9,9 +9,10 @@ from urllib.parse import urlsplit
 
 from nimbus_hub.client.resources import Lease, Slot
 from nimbus_hub.errors import InvalidRequest
-from nimbus_hub.model.engine import LEASE_LABEL, Engine
+from nimbus_hub.model.engine import Engine
 from nimbus_hub.model.lease import SERVER_DIED
 from nimbus_hub.model.quantities import format_memory
+from nimbus_hub.model.session_container import LEASE_LABEL
 from nimbus_spawner.ended import how_it_ended
 
 __all__ = [

@@ -13,16 +13,17 @@ from dataclasses import asdict
 from functools import partial
 from inspect import isawaitable
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from docker import errors as docker_errors
 from tornado.web import HTTPError
-from traitlets import Dict, Unicode, default
+from traitlets import Dict, Float, Int, Unicode, default, validate
 
-from nimbus_hub.client.client import Client
 from nimbus_hub.client.resources import Lease
-from nimbus_hub.errors import Conflict, InvalidRequest, NimbusError, NotFound, Unavailable
-from nimbus_hub.model.engine import BRIDGE, HOST_NETWORK, LEASE_LABEL
+from nimbus_hub.errors import Conflict, InvalidRequest, NimbusError, Unavailable
+from nimbus_hub.model.engine import BRIDGE, HOST_NETWORK
+from nimbus_hub.model.quantities import parse_duration
 from nimbus_spawner.calls import call, insist
 from nimbus_spawner.certificates import alt_name, archive, paths_inside, text_of, user_ids
 from nimbus_spawner.containers import (
@@ -33,9 +34,11 @@ from nimbus_spawner.containers import (
     pip_notice,
     why_it_ended,
 )
-from nimbus_spawner.engines import FAILED, SessionEngine, said
+from nimbus_spawner.engines import FAILED, SESSIONS_NETWORK, SessionEngine, said
 from nimbus_spawner.host_docker import HostDockerSpawner
+from nimbus_spawner.leftovers import is_over, remove_of, sweep
 from nimbus_spawner.spawner import NimbusSpawner
+from nimbus_spawner.warm_containers import WarmContainers, host_of
 
 __all__ = ["NimbusDockerSpawner"]
 
@@ -44,9 +47,12 @@ _LOOK_SECONDS = 10.0
 
 _TELLING_SECONDS = 20.0
 """How long a service that does not answer is taken to be restarting."""
-_NOT_ENDED = ("created", "running", "paused")
+
+_PUBLISHED = (BRIDGE, SESSIONS_NETWORK)
+"""The networks whose containers are reached at ports of their host."""
 
 _sweeps: set[asyncio.Task[None]] = set()
+_pools: dict[tuple[SessionEngine, str], WarmContainers] = {}
 
 
 class NimbusDockerSpawner(NimbusSpawner, HostDockerSpawner):
@@ -58,17 +64,40 @@ class NimbusDockerSpawner(NimbusSpawner, HostDockerSpawner):
         help="Image of an environment. Default: DockerSpawner.image.",
     ).tag(config=True)
 
+    starting_cpus = Float(
+        2.0,
+        min=0.0,
+        help="CPUs that a session may use until its server answers, if it was granted less.",
+    ).tag(config=True)
+    warm_containers = Int(
+        1,
+        min=0,
+        help="How many containers of a size and environment may wait on a host for the next "
+        "session, as far as the host is idle. Their mounts are lent to them by a container with "
+        "the right to mount; 0: every session starts cold.",
+    ).tag(config=True)
+    warm_time = Unicode(
+        "1h", help="How long another session like the last one is expected, like 30m or 8h."
+    ).tag(config=True)
+
     own_options = frozenset({"image"})
     cert_paths: dict[str, str]
     host_ip: str
+    _created_with: dict[str, Any] | None = None
+    _cpus: Mapping[str, int] = MappingProxyType({})
     internal_hostname: str
     trusted_alt_names: list[str]
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self._own_ip = self.host_ip
-        self._image_env: list[str] = []
+        self._image_id, self._image_env = "", list[str]()
         self._certificates: dict[str, bytes] = {}
+
+    @validate("warm_time")
+    def _validate_warm_time(self, proposal: Mapping[str, Any]) -> str:
+        parse_duration(proposal["value"])
+        return str(proposal["value"])
 
     @default("start_timeout")
     def _default_start_timeout(self) -> int:
@@ -86,15 +115,19 @@ class NimbusDockerSpawner(NimbusSpawner, HostDockerSpawner):
     def _default_default_url(self) -> str:
         return "/lab"
 
+    @default("network_name")
+    def _default_network_name(self) -> str:
+        return SESSIONS_NETWORK
+
     @default("use_internal_ip")
     def _default_use_ip(self) -> bool:
         # There are no ports to map on the host's own network.
-        return bool(self.network_name != BRIDGE)
+        return self.network_name not in _PUBLISHED
 
     @default("use_internal_hostname")
     def _default_use_hostname(self) -> bool:
         # The hub cannot look up a container's name on another host.
-        return bool(self.internal_ssl and self.network_name not in (BRIDGE, HOST_NETWORK))
+        return bool(self.internal_ssl and self.network_name not in (*_PUBLISHED, HOST_NETWORK))
 
     @default("ssl_alt_names")
     def _default_ssl_alt_names(self) -> Any:
@@ -103,6 +136,21 @@ class NimbusDockerSpawner(NimbusSpawner, HostDockerSpawner):
 
     # life
 
+    async def start(self) -> Any:
+        """Start a session; from when its server answers it has the CPUs it was granted."""
+        address = await super().start()
+        lease, request, self._created_with = self._lease, self._created_with, None
+        assert lease is not None
+        if request is None:
+            return address  # A container that was stopped, not removed, and is started again.
+        try:
+            await self.docker("update_container", self.object_id, **self._cpus)
+        except FAILED as error:
+            raise said(self.host, error) from error
+        if self._may_be_warm:
+            self._warm.note(request, labels(lease), lease.slots[0])
+        return address
+
     async def launch(self) -> Any:
         """Start the container on the engine of the host that was granted."""
         lease = self._lease
@@ -110,14 +158,16 @@ class NimbusDockerSpawner(NimbusSpawner, HostDockerSpawner):
         await self._take(lease)
         try:
             await self._make_room()
+            if self.network_name == SESSIONS_NETWORK:
+                await self.engine.ensure_sessions_network()
             if self.internal_ssl:
                 await self._make_certificates()
             address = await super().launch()
         except FAILED as error:
             raise said(self.host, error) from error
-        sweep = asyncio.create_task(_sweep(self.engine, self.nimbus))
-        _sweeps.add(sweep)
-        sweep.add_done_callback(_sweeps.discard)
+        task = asyncio.create_task(sweep(self.engine, self.nimbus, self._warm))
+        _sweeps.add(task)
+        task.add_done_callback(_sweeps.discard)
         return address
 
     def how_it_ended(self, status: int) -> str:
@@ -152,7 +202,7 @@ class NimbusDockerSpawner(NimbusSpawner, HostDockerSpawner):
         for slot in lease.slots:
             try:
                 await self._turn_to(slot.host)
-                await _remove_of(self.engine, lease.id)
+                await remove_of(self.engine, lease.id)
             except (*FAILED, NimbusError) as error:
                 self.log.warning("Lease %s may have left a container: %s", lease.id, error)
 
@@ -190,7 +240,7 @@ class NimbusDockerSpawner(NimbusSpawner, HostDockerSpawner):
         lease = self._lease
         assert lease is not None
         found = await self.docker("inspect_image", self.image)
-        self._image_env = found["Config"]["Env"] or []
+        self._image_id, self._image_env = found["Id"], found["Config"]["Env"] or []
         env = {**pip_env(self._image_env), **self.environment}
         if notice := pip_notice(env, self._image_env):
             self._progress.tell(60, notice)
@@ -212,6 +262,48 @@ class NimbusDockerSpawner(NimbusSpawner, HostDockerSpawner):
             return self.host_ip, self.port
         found: tuple[str, int] = await super().get_ip_and_port()
         return found
+
+    async def docker(self, method: str, *args: Any, **kwargs: Any) -> Any:
+        """Call the engine; what creates the session's container may find it warm."""
+        if method == "create_container":
+            return await self._created(kwargs)
+        return await super().docker(method, *args, **kwargs)
+
+    async def _created(self, request: dict[str, Any]) -> dict[str, Any]:
+        lease, host = self._lease, request["host_config"]
+        assert lease is not None
+        self._cpus = {"cpu_period": host["CpuPeriod"], "cpu_quota": host["CpuQuota"]}
+        host["CpuQuota"] = max(host["CpuQuota"], int(self.starting_cpus * host["CpuPeriod"]))
+        # A tag may come to mean another image than that which waits.
+        self._created_with = {**request, "image": self._image_id}
+        claimed = None
+        if self._may_be_warm:
+            claimed = await self._warm.claim(self._created_with, labels(lease))
+        if claimed is not None:
+            return {"Id": claimed}
+        made: dict[str, Any] = await super().docker("create_container", **request)
+        return made
+
+    @property
+    def _may_be_warm(self) -> bool:
+        """Tell whether a session like this one may wait for a person.
+
+        An image that a user named may be anything, and is not trusted to mount.
+        """
+        is_sites = not self.user_options.get("image")
+        return self.warm_containers > 0 and is_sites and not self.internal_ssl
+
+    @property
+    def _warm(self) -> WarmContainers:
+        """Return the warm containers of the host's engine."""
+        key = engine, host = self.engine, self.host
+        if key not in _pools:
+            keep_seconds = parse_duration(self.warm_time).total_seconds()
+            told = partial(host_of, self.nimbus, host)
+            _pools[key] = WarmContainers(
+                engine, told, self.prefix, self.port, self.warm_containers, keep_seconds
+            )
+        return _pools[key]
 
     def tell_pull(self, image: str, text: str) -> None:
         """Show how far a pull is."""
@@ -274,8 +366,9 @@ class NimbusDockerSpawner(NimbusSpawner, HostDockerSpawner):
         if found is None:
             return
         self.object_id = ""
-        lease_id = (found["Config"]["Labels"] or {}).get(LEASE_LABEL, "")
-        if not lease_id or not await _is_over(self.nimbus, lease_id):
+        leases = {each.id: each.lease_id for each in await self.engine.sessions()}
+        lease_id = leases.get(found["Id"], "")
+        if not lease_id or not await is_over(self.nimbus, lease_id):
             raise Conflict(
                 f"host {self.host} has a container {self.object_name} already, which is not of "
                 "an ended session of this hub; set NimbusDockerSpawner.prefix"
@@ -302,32 +395,3 @@ class NimbusDockerSpawner(NimbusSpawner, HostDockerSpawner):
 
 def _contents(paths: Mapping[str, str]) -> dict[str, bytes]:
     return {name: Path(path).read_bytes() for name, path in paths.items()}
-
-
-async def _sweep(engine: SessionEngine, nimbus: Client) -> None:
-    """Remove what hubs that died left running on an engine; nobody else's."""
-    try:
-        wanted = {"label": LEASE_LABEL, "status": list(_NOT_ENDED)}
-        found = await engine.do("containers", all=True, filters=wanted)
-        live = {lease.id for lease in await call(nimbus.leases, state="live")}
-        for each in found:
-            lease_id = each["Labels"][LEASE_LABEL]
-            if lease_id not in live and await _is_over(nimbus, lease_id):
-                await engine.remove(each["Id"])
-    except (*FAILED, NimbusError):
-        return  # The next start on this host does it.
-
-
-async def _remove_of(engine: SessionEngine, lease_id: str) -> None:
-    """Remove the containers of a lease."""
-    wanted = {"label": f"{LEASE_LABEL}={lease_id}"}
-    for each in await engine.do("containers", all=True, filters=wanted):
-        await engine.remove(each["Id"])
-
-
-async def _is_over(nimbus: Client, lease_id: str) -> bool:
-    """Tell whether a lease has ended; one of another service has not."""
-    try:
-        return (await call(nimbus.lease, lease_id)).is_ended
-    except NotFound:
-        return False

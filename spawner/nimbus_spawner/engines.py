@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from functools import partial
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +27,16 @@ from docker.utils import kwargs_from_env
 from requests.adapters import HTTPAdapter
 
 from nimbus_hub.errors import InvalidRequest, NimbusError, Unavailable
-from nimbus_hub.model.engine import LEASE_LABEL, Engine
+from nimbus_hub.model.engine import Engine
+from nimbus_hub.model.session_container import (
+    CLAIM_LABEL,
+    LEASE_LABEL,
+    SessionContainer,
+    session_containers,
+)
 from nimbus_spawner.containers import PullProgress
 
-__all__ = ["FAILED", "SessionEngine", "connect", "connect_usual", "said"]
+__all__ = ["FAILED", "SESSIONS_NETWORK", "SessionEngine", "connect", "connect_usual", "said"]
 
 log = logging.getLogger(__name__)
 
@@ -41,6 +48,10 @@ FAILED = (
 )
 """What is raised for an engine that cannot be reached, or that refuses something."""
 
+SESSIONS_NETWORK = "nimbus-sessions"
+"""A bridge on which no container reaches another one."""
+
+_NO_NEIGHBOURS = {"com.docker.network.bridge.enable_icc": "false"}
 _THREADS = 8
 _PULLS = 2
 _PAUSE_SECONDS = 1.0
@@ -90,13 +101,39 @@ class SessionEngine:
         return await loop.run_in_executor(self.executor, work)
 
     async def remove(self, container_id: str) -> None:
-        """Remove a container, running or not; one that is gone already is left alone."""
-        try:
-            await self.do("remove_container", container_id, v=True, force=True)
-        except docker_errors.APIError as error:
-            # Somebody else removes it, or has.
-            if error.status_code not in (404, 409):
-                raise
+        """Remove a container, running or not, and who lent it its mounts; or what is left."""
+        claims = await self.do(
+            "containers", all=True, filters={"label": f"{CLAIM_LABEL}={container_id}"}
+        )
+        for found in (container_id, *(each["Id"] for each in claims)):
+            try:
+                await self.do("remove_container", found, v=True, force=True)
+            except docker_errors.APIError as error:
+                # Somebody else removes it, or has.
+                if error.status_code not in (404, 409):
+                    raise
+
+    async def ensure_sessions_network(self) -> None:
+        """Have the network be there that keeps sessions from each other."""
+        if not await self.do("networks", names=[f"^{SESSIONS_NETWORK}$"]):
+            try:
+                await self.do(
+                    "create_network",
+                    SESSIONS_NETWORK,
+                    "bridge",
+                    options=_NO_NEIGHBOURS,
+                    check_duplicate=True,
+                )
+            except docker_errors.APIError as error:
+                # Another start was quicker.
+                if error.status_code != HTTPStatus.CONFLICT:
+                    raise
+
+    async def sessions(self, lease_id: str | None = None) -> list[SessionContainer]:
+        """Return the containers of sessions, of one lease or of all, with those that are warm."""
+        wanted = LEASE_LABEL if lease_id is None else f"{LEASE_LABEL}={lease_id}"
+        found = await self.do("containers", all=True, filters={"label": wanted})
+        return session_containers(found)
 
     async def remove_at_last(self, container_id: str) -> None:
         """Remove a container, again and again until the engine has done it."""

@@ -13,10 +13,11 @@ import os
 import socket
 import sys
 from asyncio.subprocess import DEVNULL, STDOUT, Process
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 import httpx
 import psutil
@@ -31,6 +32,7 @@ _CONFIG = Path(__file__).parent / "config"
 _READY_SECONDS = 60.0
 _END_SECONDS = 60.0
 _LAST_LINES = 20
+_NOTHING: Mapping[str, str] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,15 +73,22 @@ async def user_token(hub: Hub) -> str:
 
 
 @asynccontextmanager
-async def nimbus_hub(directory: Path, token: str, *, is_warm: bool = True) -> AsyncIterator[Hub]:
+async def nimbus_hub(
+    directory: Path,
+    token: str,
+    config: str = "nimbus.py",
+    env: Mapping[str, str] = _NOTHING,
+    *,
+    is_warm: bool = True,
+) -> AsyncIterator[Hub]:
     """Run `nimbus-hub up` and end it with all its sessions and jobs."""
     state = directory / "state"
     name = "Nimbus" if is_warm else "Nimbus, cold"
     hub = Hub(name, f"http://127.0.0.1:{_free_ports(1)[0]}", token, directory / "hub.log")
     command = [sys.executable, "-m", "nimbus_hub.cli.hub"]
-    options = ["--port", hub.url.rpartition(":")[2], "--config", str(_CONFIG / "nimbus.py")]
-    env = {"BENCH_TOKEN": token, "BENCH_WARM": str(int(is_warm))}
-    process = await _start([*command, "up", "--state", str(state), *options], directory, env, hub)
+    options = ["--port", hub.url.rpartition(":")[2], "--config", str(_CONFIG / config)]
+    told = {"BENCH_TOKEN": token, "BENCH_URL": hub.url, "BENCH_WARM": str(int(is_warm)), **env}
+    process = await _start([*command, "up", "--state", str(state), *options], directory, told, hub)
     try:
         await _until_ready(hub, process, "/services/nimbus/health")
         yield hub
@@ -91,19 +100,26 @@ async def nimbus_hub(directory: Path, token: str, *, is_warm: bool = True) -> As
 
 
 @asynccontextmanager
-async def stock_hub(directory: Path, token: str, proxy: State) -> AsyncIterator[Hub]:
-    """Run JupyterHub with SimpleLocalProcessSpawner, with the proxy of another hub's state."""
+async def stock_hub(
+    directory: Path,
+    token: str,
+    proxy: State,
+    config: str = "stock.py",
+    env: Mapping[str, str] = _NOTHING,
+) -> AsyncIterator[Hub]:
+    """Run JupyterHub with a spawner of its own, with the proxy of another hub's state."""
     port, *inner = _free_ports(3)
     hub = Hub("stock JupyterHub", f"http://127.0.0.1:{port}", token, directory / "hub.log")
-    env = {
+    told = {
         "BENCH_TOKEN": token,
         "BENCH_USER": own_name(),
         "BENCH_URL": hub.url,
         "BENCH_INNER_PORTS": " ".join(map(str, inner)),
         "BENCH_PROXY": json.dumps(proxy_command(proxy)),
+        **env,
     }
-    command = [sys.executable, "-m", "jupyterhub", "--config", str(_CONFIG / "stock.py")]
-    process = await _start(command, directory, env, hub)
+    command = [sys.executable, "-m", "jupyterhub", "--config", str(_CONFIG / config)]
+    process = await _start(command, directory, told, hub)
     try:
         await _until_ready(hub, process, "/hub/api/")
         yield hub
@@ -114,7 +130,9 @@ async def stock_hub(directory: Path, token: str, proxy: State) -> AsyncIterator[
         await _end(process, records, _END_SECONDS)
 
 
-async def _start(command: Sequence[str], directory: Path, env: dict[str, str], hub: Hub) -> Process:
+async def _start(
+    command: Sequence[str], directory: Path, env: Mapping[str, str], hub: Hub
+) -> Process:
     home = directory / "home"
     home.mkdir(parents=True, exist_ok=True)
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"

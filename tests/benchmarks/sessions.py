@@ -14,7 +14,7 @@ from nimbus_hub.client import Client
 from tests.benchmarks.figures import Comparison, Series
 from tests.benchmarks.hubs import Hub, own_name, user_token
 
-__all__ = ["compare_sessions"]
+__all__ = ["compare_sessions", "start", "stop"]
 
 _WARM_GOAL = 0.125
 _COLD_GOAL = 0.5
@@ -31,8 +31,8 @@ async def compare_sessions(
         clients = [await stack.enter_async_context(hub.client()) for hub in hubs]
         for number in range(rounds + 1):
             for hub, client in zip(hubs, clients, strict=True):
-                ready = await _start(client)
-                await _stop(client)
+                ready = await start(client)
+                await stop(client)
                 kind = f"{number} of {rounds}" if number else "warm-up"
                 say(f"session, {kind}, {hub.name}: ready after {ready:.2f} s")
                 if number:
@@ -46,7 +46,7 @@ async def compare_sessions(
     return comparisons, await asyncio.to_thread(_phases, nimbus, token, rounds)
 
 
-async def _start(client: httpx.AsyncClient) -> float:
+async def start(client: httpx.AsyncClient) -> float:
     """Ask for a session; return the seconds until the hub says that it is ready."""
     began = perf_counter()
     answer = await client.post(f"/users/{own_name()}/server", json={})
@@ -69,7 +69,7 @@ async def _until_ready(client: httpx.AsyncClient) -> None:
     raise RuntimeError("the progress stream ended before the session was ready")
 
 
-async def _stop(client: httpx.AsyncClient) -> None:
+async def stop(client: httpx.AsyncClient) -> None:
     answer = await client.delete(f"/users/{own_name()}/server")
     answer.raise_for_status()
     async with asyncio.timeout(_GONE_SECONDS):

@@ -16,6 +16,7 @@ import sys
 import sysconfig
 import time
 import uuid
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -99,6 +100,7 @@ report: dict[str, Any] = {
     "garbage": (gc.isenabled(), gc.get_threshold()),
     "loop": repr(type(asyncio.get_event_loop_policy())),
     "zone": time.tzname,
+    "own packages": find_spec("mine") is not None,
     "user site": (site.USER_BASE, site.USER_SITE, sysconfig.get_config_var("userbase")),
     "jupyter": (jupyter_config_dir(), jupyter_path()),
     "lab": (LabApp.user_settings_dir.default_value, LabApp.workspaces_dir.default_value),

@@ -72,11 +72,15 @@ def people(place: Path, python: str) -> Iterator[list[Person]]:
         (home / ".jupyter").mkdir(parents=True)
         config = home / ".jupyter" / "jupyter_server_config.py"
         config.write_text(_LOOKING_AROUND.read_text())
+        packages = home / ".local" / "lib" / f"python3.{sys.version_info.minor}" / "site-packages"
+        if name == "eve":
+            packages.mkdir(parents=True)
+            (packages / "mine.py").touch()
         with socket.create_server(("127.0.0.1", 0)) as probe:
             port = probe.getsockname()[1]
         who = pwd.getpwnam(account) if python != sys.executable else None
         if who:
-            for path in (home, home / ".jupyter", config):
+            for path in (home, *home.rglob("*")):
                 os.chown(path, who.pw_uid, who.pw_gid)
             home.chmod(0o700)
         url = f"http://127.0.0.1:{hub.server_port}/hub/api"
@@ -155,6 +159,7 @@ async def test_a_forked_session_is_what_a_started_one_is(
         assert warm["environ"]["JUPYTERHUB_API_TOKEN"] == person.token
         assert own["pid"] == process.pid
         assert own["holders of the other home"] == []
+        assert "not started warm" not in (person.home.parent / f"{person.name}.log").read_text()
     randoms = [own["random"] for _, own in reports]
     assert not set(randoms[0]) & set(randoms[1])
 

@@ -59,6 +59,7 @@ d.cmd = [{python!r}, "-m", "nimbus_spawner.singleuser"]
 d.args = ["--allow-root"]
 d.notebook_dir = "/home/jovyan"
 d.prefix = {prefix!r}
+d.warm_containers = 0
 d.volumes = {{"{prefix}-home-{{username}}": "/home/jovyan"}}
 d.read_only_volumes = {{path: path for path in {paths!r}}}
 d.environment = {{"PYTHONPATH": {pythonpath!r}}}

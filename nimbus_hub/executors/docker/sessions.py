@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from nimbus_hub.executors.docker.engine import EngineClient
-from nimbus_hub.model.engine import LEASE_LABEL
+from nimbus_hub.model.session_container import (
+    CLAIM_LABEL,
+    LEASE_LABEL,
+    SessionContainer,
+    session_containers,
+)
 
 __all__ = ["remove_session", "sessions"]
-
-_NOT_ENDED = ["created", "restarting", "running", "paused"]
 
 
 def sessions(client: EngineClient) -> frozenset[str]:
@@ -15,13 +20,24 @@ def sessions(client: EngineClient) -> frozenset[str]:
 
     One that has ended may be kept on purpose.
     """
-    wanted = {"label": LEASE_LABEL, "status": _NOT_ENDED}
-    found = client.use(lambda sdk: sdk.containers(all=True, filters=wanted))
-    return frozenset(each["Labels"][LEASE_LABEL] for each in found)
+    found = _containers(client, LEASE_LABEL)
+    return frozenset(each.lease_id for each in found if each.lease_id and not each.is_over)
 
 
 def remove_session(client: EngineClient, lease_id: str) -> None:
-    """Remove the containers of a session's lease. Blocks."""
-    wanted = {"label": f"{LEASE_LABEL}={lease_id}"}
-    for each in client.use(lambda sdk: sdk.containers(all=True, filters=wanted)):
-        client.remove(each["Id"])
+    """Remove the containers of a session's lease, and what lent them mounts. Blocks."""
+    for each in _containers(client, f"{LEASE_LABEL}={lease_id}"):
+        lenders = _listed(client, f"{CLAIM_LABEL}={each.id}")
+        for container_id in (each.id, *(lender["Id"] for lender in lenders)):
+            client.remove(container_id)
+
+
+def _containers(client: EngineClient, label: str) -> list[SessionContainer]:
+    return session_containers(_listed(client, label))
+
+
+def _listed(client: EngineClient, label: str) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = client.use(
+        lambda sdk: sdk.containers(all=True, filters={"label": label})
+    )
+    return found

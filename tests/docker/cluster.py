@@ -89,9 +89,14 @@ class ClusterHost:
         """Return where the engine is reached from other hosts."""
         return f"tcp://{self.address}:2376"
 
+    @property
+    def data(self) -> Path:
+        """Return where the engine has all it keeps; a disk of its own if that is small."""
+        return self.directory / "data"
+
     def start(self) -> None:
         """Start the engine."""
-        words = ["--data-root", str(self.directory / "data")]
+        words = ["--data-root", str(self.data)]
         words += ["--exec-root", str(self.directory / "run")]
         words += ["--pidfile", str(self.directory / "pid"), "--bip", self.bip]
         words += ["-H", f"unix://{self.directory}/sock", "-H", self.endpoint, "--tlsverify"]
@@ -194,9 +199,16 @@ class Cluster:
 
 @contextmanager
 def cluster(
-    count: int, *, labels: Sequence[Sequence[str]] = (), options: Sequence[str] = ()
+    count: int,
+    *,
+    labels: Sequence[Sequence[str]] = (),
+    options: Sequence[str] = (),
+    disks: Mapping[int, str] | None = None,
 ) -> Iterator[Cluster]:
-    """Give so many hosts; ``labels`` are those of each engine, ``options`` of all."""
+    """Give so many hosts; ``labels`` are those of each engine, ``options`` of all.
+
+    ``disks`` are the sizes of the disks of some, by number: others share that of this machine.
+    """
     require_cluster()
     name = f"nmb{os.getpid() % 100_000}{next(_NUMBERS)}"
     net = _free_network()
@@ -213,6 +225,9 @@ def cluster(
                 f"172.{20 + at}.0.1/16", tuple(labels[at]) if labels else (), tuple(options),
             )  # fmt: skip
             hosts.append(host)
+            if disks and at in disks:
+                host.data.mkdir()
+                _run("mount", "-t", "tmpfs", "-o", f"size={disks[at]}", "tmpfs", str(host.data))
             _join_bridge(host, name, f"{net}.254")
             host.start()
         for host in hosts:

@@ -146,18 +146,26 @@ class Runner:
         if given_up and self._inventory.has_left(replica.host):
             await self._abandon(replica)
             return self._gone(replica, ReplicaState.LOST, given_up)
+        is_silent = False
         try:
             executor = self._inventory.executor(replica.host)
-            return await self._ask(executor, work, replica, rules)
+            seen = await self._ask(executor, work, replica, rules)
         except Unavailable as error:
-            if given_up:
-                self._leftovers.add(replica)
-                return self._gone(replica, ReplicaState.LOST, given_up)
             log.warning("replica %s: %s", replica.id, error)
-            return replica
+            is_silent = True
+            # Till it runs, people wait for it and want to know why.
+            is_running = replica.state is ReplicaState.RUNNING
+            seen = replica if is_running else replace(replica, reason=error.message)
         except NimbusError as error:
             # Refused: asking again would not help.
             return self._gone(replica, ReplicaState.EXITED, error.message)
+        runs = seen.state is ReplicaState.RUNNING and not is_silent
+        if given_up and not runs and not seen.state.is_end:
+            # An executor may tell how far it was with a start, and not that its host is away.
+            await self._stop(replica)
+            self._leftovers.add(replica)
+            return self._gone(replica, ReplicaState.LOST, given_up)
+        return seen
 
     async def _ask(
         self, executor: Executor, work: Work, replica: Replica, rules: Master
@@ -241,7 +249,7 @@ class Runner:
     async def _note_running(self, job: Job, replicas: Sequence[Replica]) -> None:
         """Record that a gang is complete, or that it is not in time."""
         missing = [
-            replica.name
+            replica
             for replica in replicas
             if replica.state is not ReplicaState.RUNNING and not replica.state.is_end
         ]
@@ -249,8 +257,10 @@ class Runner:
             await self._records.save(job.moved(JobState.RUNNING))
             log.info("job %s running", job.id)
         elif job.started_at and self._records.clock.now() >= self._start_by(job.started_at):
+            names = ", ".join(replica.name for replica in missing)
             late = format_duration(self._settings.start)
-            await self._give_up(job, f"{', '.join(missing)} did not start within {late}")
+            why = next((f": {each.reason}" for each in missing if each.reason), "")
+            await self._give_up(job, f"{names} did not start within {late}{why}")
 
     async def _look_for_life(self, job: Job, replicas: Sequence[Replica]) -> None:
         """Record that a running job is silent, that it is not any more, or that it stalled."""
@@ -351,12 +361,18 @@ def _updated(replica: Replica, status: ReplicaStatus) -> Replica:
         replica,
         state=status.state,
         exit_code=status.exit_code,
-        reason=status.reason,
+        reason=status.reason or _still(replica, status),
         directory=status.directory or replica.directory,
         # Once: as the service's clock follows the host's, the same moment is told anew.
         started_at=replica.started_at or status.started_at,
         ended_at=status.ended_at or replica.ended_at,
     )
+
+
+def _still(replica: Replica, status: ReplicaStatus) -> str:
+    """Return why a replica did not start when it was last tried, if it still does not run."""
+    is_waiting = status.state in (ReplicaState.CREATED, ReplicaState.STARTING)
+    return replica.reason if is_waiting and replica.state is not ReplicaState.PULLING else ""
 
 
 def _how(replica: Replica) -> str:

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy
 from sklearn.datasets import load_digits
 
-from nimbus_hub.client import Job
+from nimbus_hub.client import Client, Job
 from tests.docker.cluster import ClusterHost, busybox_image, cluster, wait_for
 from tests.frameworks.cluster import Cluster
 
@@ -59,6 +59,16 @@ class SwarmService(Cluster):
         self.kill()
         self.patience = patience
         self.start()
+
+    @contextmanager
+    def drained(self, name: str) -> Iterator[None]:
+        """Have a host take nothing new meanwhile."""
+        with Client(self.client.url, "admin-token") as administrator:
+            administrator.drain(name)
+            try:
+                yield
+            finally:
+                administrator.undrain(name)
 
     def host(self, name: str) -> ClusterHost:
         """Return a host by its name."""
@@ -104,6 +114,15 @@ class SwarmService(Cluster):
         for part in self.client.whole_logs(job.id, attempt=attempt or None):
             found[part.replica] = found.get(part.replica, b"") + part.text.encode()
         return found
+
+    def steps(self, job: Job, attempt: int) -> int:
+        """Return how many steps an attempt has made."""
+        return self.written(job, attempt)["ps-0"].count(b"step ")
+
+    def host_of(self, job: Job, replica: str) -> ClusterHost:
+        """Return where a replica of a job runs."""
+        replicas = self.client.job(job.id).replicas
+        return self.host(next(each.host for each in replicas if each.name == replica))
 
     def left_on_hosts(self, job: Job) -> dict[str, list[str]]:
         """Return the names of a job's containers, running or not, by host."""

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import signal
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -23,12 +22,13 @@ from nimbus_hub.executors.docker.containers import (
     container_name,
     job_directory,
 )
-from nimbus_hub.executors.docker.ends import belongs_to, end_of, moment
+from nimbus_hub.executors.docker.ends import belongs_to, by_signal, end_of, moment
 from nimbus_hub.executors.docker.engine import EngineClient, Engines, Input, Pieces
 from nimbus_hub.executors.docker.following import Container, followed
 from nimbus_hub.executors.docker.images import Images
 from nimbus_hub.executors.docker.logs import Follower
 from nimbus_hub.executors.docker.policy import Policy
+from nimbus_hub.executors.docker.stops import Stops
 from nimbus_hub.executors.docker.volumes import Volumes
 from nimbus_hub.executors.records import Record
 from nimbus_hub.model.replica import ReplicaSpec, ReplicaState, ReplicaStatus
@@ -78,7 +78,11 @@ class Runs:
     _failures: dict[str, Unavailable] = field(default_factory=dict)
     _watches: dict[str, _Watch] = field(default_factory=dict)
     _is_closing: bool = False
-    _stops: dict[str, tuple[float, asyncio.Task[None]]] = field(default_factory=dict)
+    _stops: Stops = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Have the stops reach containers."""
+        self._stops = Stops(self._send)
 
     def start(self, spec: ReplicaSpec) -> None:
         """Begin to start a replica, unless that has begun."""
@@ -130,15 +134,7 @@ class Runs:
             if launch.image and launch.task is not None:
                 launch.task.cancel()
             return
-        deadline = asyncio.get_running_loop().time() + grace_seconds
-        earlier = self._stops.get(replica_id)
-        if earlier is not None:
-            if earlier[0] <= deadline:
-                return
-            earlier[1].cancel()
-        signals = (signal.SIGTERM, signal.SIGKILL)[earlier is not None :]
-        task = asyncio.create_task(self._stop(replica_id, deadline, signals))
-        self._stops[replica_id] = deadline, task
+        self._stops.stop(replica_id, grace_seconds)
 
     async def close(self) -> None:
         """Let go of everything here; containers go on. What ends just now is seen through."""
@@ -146,11 +142,12 @@ class Runs:
         launches = [launch.task for launch in self._launches.values()]
         watches = [watch.task for watch in self._watches.values() if not watch.is_ending]
         endings = [watch.task for watch in self._watches.values() if watch.is_ending]
-        tasks = [*launches, *watches, *(task for _, task in self._stops.values())]
+        tasks = [*launches, *watches]
         for task in tasks:
             if task is not None:
                 task.cancel()
         await asyncio.gather(*filter(None, [*tasks, *endings]), return_exceptions=True)
+        await self._stops.close()
         for connection in self.inputs.values():
             connection.close()
 
@@ -325,14 +322,18 @@ class Runs:
     async def _end(self, replica_id: str, host: str) -> None:
         """Record the end, when what is left is kept."""
         record, client = self.record(replica_id), self.engines.of(host)
-        spec = record.spec()
-        found = await client.call(client.inspect, container_name(replica_id))
+        spec, name = record.spec(), container_name(replica_id)
+        found = await client.call(client.inspect, name)
         self.note_running(replica_id, found)
         async with self.volumes.lock(host, spec["job_id"]):
             await self.volumes.keep(client, replica_id, spec)
+            was_stopped = record.is_stopping() and await self._stops.was_heard(replica_id)
+            is_puzzling = found is None or (not was_stopped and by_signal(found))
+            events = await client.call(client.events, name) if is_puzzling else ()
             end = end_of(
                 found,
-                was_stopped=record.is_stopping(),
+                events,
+                was_stopped=was_stopped,
                 memory_bytes=spec["memory_bytes"],
                 output=record.read_output(-512, 512).data,
             )
@@ -340,9 +341,7 @@ class Runs:
             values = {} if used is None else {"cpu_seconds": used}
             record.write_end(end.reason, end.exit_code, end.state, end.ended_at, **values)
         log.info("replica %s has ended: %s %s", replica_id, end.exit_code, end.reason)
-        stop = self._stops.pop(replica_id, None)
-        if stop is not None:
-            stop[1].cancel()
+        self._stops.forget(replica_id)
 
     async def sweep(self, client: EngineClient) -> None:
         """Remove what a service that was killed has left of replicas that are over."""
@@ -354,24 +353,9 @@ class Runs:
                 await self.clear(replica_id, client.engine.host, job_id)
         await self.volumes.sweep(client)
 
-    async def _stop(
-        self, replica_id: str, deadline: float, signals: Sequence[signal.Signals]
-    ) -> None:
-        """Send signals, the last one at the deadline; an engine that is silent is asked again."""
-        loop = asyncio.get_running_loop()
-        for number in signals:
-            if number is signal.SIGKILL:
-                await asyncio.sleep(max(0.0, deadline - loop.time()))
-            await self._send(replica_id, number)
-
-    async def _send(self, replica_id: str, number: int) -> None:
-        host = self.record(replica_id).spec()["host"]
-        while True:
-            with suppress(Unavailable):
-                client = self.engines.of(host)
-                await client.call(client.kill, container_name(replica_id), int(number))
-                return
-            await asyncio.sleep(RETRY_SECONDS)
+    async def _send(self, replica_id: str, number: int) -> bool:
+        client = self.engines.of(self.record(replica_id).spec()["host"])
+        return await client.call(client.kill, container_name(replica_id), number)
 
     def _close_input(self, replica_id: str) -> None:
         connection = self.inputs.pop(replica_id, None)

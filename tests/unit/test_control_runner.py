@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from nimbus_hub.control import runner
-from nimbus_hub.control.runner import _how
+from nimbus_hub.control.blame import how
 from nimbus_hub.errors import Conflict, InvalidRequest, NotFound, Unavailable
 from nimbus_hub.masters.base import Master, ReplicaCommand, Verdict
 from nimbus_hub.masters.script import ScriptMaster
@@ -42,7 +42,7 @@ async def world(tmp_path: Path) -> AsyncIterator[World]:
 def test_how_a_replica_ended_is_said(
     state: ReplicaState, code: int | None, reason: str, sentence: str
 ) -> None:
-    assert _how(replace(REPLICA, state=state, exit_code=code, reason=reason)) == sentence
+    assert how(replace(REPLICA, state=state, exit_code=code, reason=reason)) == sentence
 
 
 @pytest.mark.parametrize("error", [InvalidRequest, NotFound, Conflict])

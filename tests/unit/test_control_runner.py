@@ -175,6 +175,21 @@ async def test_progress_told_while_hosts_are_asked_holds_nothing_up(
     assert world.job(job).state is JobState.SUCCEEDED
 
 
+async def test_why_a_replica_does_not_start_is_told_till_it_runs(world: World) -> None:
+    world.executor.auto_run = False
+    job = await world.running()
+    world.executor.unreachable = True
+    await world.passes(2)
+    assert [each.reason for each in world.replicas(job)] == ["the fake executor does not answer"]
+    world.executor.unreachable = False
+    await world.passes(2)
+    assert [each.reason for each in world.replicas(job)] == ["the fake executor does not answer"]
+    world.skip(minutes=6)
+    await world.passes(2)
+    reason = "worker-0 did not start within 5m: the fake executor does not answer"
+    assert world.job(job).reason == reason
+
+
 async def test_a_gang_that_is_not_complete_in_time_is_given_up(world: World) -> None:
     world.executor.auto_run = False
     job = await world.running(workers=2)

@@ -360,5 +360,6 @@ def _updated(replica: Replica, status: ReplicaStatus) -> Replica:
 
 def _still(replica: Replica, status: ReplicaStatus) -> str:
     """Return why a replica did not start when it was last tried, if it still does not run."""
-    is_waiting = status.state in (ReplicaState.CREATED, ReplicaState.STARTING)
-    return replica.reason if is_waiting and replica.state is not ReplicaState.PULLING else ""
+    is_past = replica.state is ReplicaState.PULLING and status.state is not ReplicaState.PULLING
+    is_waiting = status.state in (ReplicaState.CREATED, ReplicaState.PULLING, ReplicaState.STARTING)
+    return replica.reason if is_waiting and not is_past else ""

@@ -104,11 +104,11 @@ class Runs:
             if replica_id in self._failures:
                 raise self._failures.pop(replica_id)
             return None
-        if launch.image:
-            reason = self.images.progress(launch.spec.host, launch.image)
-            return ReplicaStatus(ReplicaState.PULLING, reason=reason)
-        # Whether something is to be pulled is not known at once, and no start is followed by that.
-        return ReplicaStatus(ReplicaState.STARTING if launch.has_image else ReplicaState.CREATED)
+        if launch.has_image:
+            return ReplicaStatus(ReplicaState.STARTING)
+        # Also before it is known whether there is something to pull: no start is followed by that.
+        known = self.images.progress(launch.spec.host, launch.image) if launch.image else ""
+        return ReplicaStatus(ReplicaState.PULLING, reason=known)
 
     async def is_only_created(self, replica_id: str) -> bool:
         """Tell whether the service was killed just before it started a container."""
@@ -221,6 +221,8 @@ class Runs:
                 f"there is no environment {launch.spec.environment!r} of containers; known: {names}"
             )
         found = await self.images.find(client, reference)
+        if self.record(launch.spec.id).is_stopping():
+            raise InvalidRequest(_NEVER)
         if found is None:
             launch.image = reference
             self.on_change(launch.spec.id)

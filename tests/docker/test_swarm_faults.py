@@ -15,7 +15,7 @@ from random import Random
 import pytest
 
 from nimbus_hub.client import Job
-from tests.docker.cluster import busybox_image, wait_for
+from tests.docker.cluster import ClusterHost, busybox_image, wait_for
 from tests.docker.registry import PASSWORD, USER, Registry, registry
 from tests.docker.swarm_service import SwarmService
 
@@ -56,6 +56,14 @@ def succeeds(swarm: SwarmService, job: Job, attempt: int, go: Path) -> None:
     )
     assert swarm.output(job) == swarm.written(job, attempt)
     swarm.until_clean(job)
+
+
+def heal(swarm: SwarmService, host: ClusterHost) -> None:
+    """Put a host on the network again when its Swarm has noticed, which would tell so later."""
+    asked = ("node", "inspect", "--format", "{{.Status.State}}", host.name)
+    manager = swarm.host("h1")
+    wait_for(lambda: manager.docker(*asked) == "down", 30, f"the Swarm knows {host.name} is down")
+    host.heal()
 
 
 def runs_on(swarm: SwarmService, name: str, line: str = ONE) -> None:
@@ -117,7 +125,7 @@ def test_a_host_that_is_cut_off_loses_its_lease_and_is_cleaned_and_used_when_it_
     assert host.name not in {each.host for each in swarm.client.job(job.id).replicas}
     # What was left there goes on till it can be reached.
     assert swarm.left_on_hosts(job)[host.name] == [f"nimbus-{job.id}.1.worker-0"]
-    host.heal()
+    heal(swarm, host)
     wait_for(lambda: not swarm.left_on_hosts(job)[host.name], 60, f"{host.name} is clean")
     runs_on(swarm, host.name)
     succeeds(swarm, job, 2, go)
@@ -132,7 +140,8 @@ def test_a_gang_whose_host_is_cut_off_for_less_than_the_patience_goes_on(
     host.cut()
     swarm.until_stands("down", KNOWN_SECONDS, host.name)
     host.heal()
-    swarm.until_written(job, 1, f"step {swarm.steps(job, 1) + 5} ", seconds=BACK_SECONDS)
+    # The overlay takes up to a minute to be whole again.
+    swarm.until_written(job, 1, f"step {swarm.steps(job, 1) + 5} ", seconds=120)
     succeeds(swarm, job, 1, go)
 
 
@@ -174,7 +183,7 @@ def test_a_host_that_is_cut_off_while_it_pulls_is_left_and_used_when_it_is_back(
         ended = swarm.wait(job, 60)
         assert (ended.state, ended.attempt) == ("succeeded", 2), ended.reason
         assert ended.replicas[0].host != "h2"
-        host.heal()
+        heal(swarm, host)
     swarm.until_stands("ready", 30)
     runs_on(swarm, "h2", line)
     swarm.until_clean(job)

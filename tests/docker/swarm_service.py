@@ -94,11 +94,11 @@ class SwarmService(Cluster):
             what = f"{name} is {state}; it is {self.stands(name)}"
             wait_for(lambda name=name: self.stands(name)[0] == state, seconds, what)
 
-    def gang(self, line: str, **env: str) -> Job:
-        """Submit a parameter server and workers that take a host each."""
+    def gang(self, line: str, cpus: str = "1.5", **env: str) -> Job:
+        """Submit a parameter server and workers, which by default take a host each."""
         given = {"SHARED": str(self.shared), **env}
         words = [word for name, value in given.items() for word in ("--env", f"{name}={value}")]
-        head = ["--framework", "script", "--cpus", "1.5"]
+        head = ["--framework", "script", "--cpus", cpus]
         return self.submit([*head, *line.split(), *words, "servers.py"], self.digits)
 
     def written(self, job: Job, attempt: int) -> dict[str, bytes]:

@@ -90,9 +90,14 @@ class ClusterHost:
         """Return where the engine is reached from other hosts."""
         return f"tcp://{self.address}:2376"
 
+    @property
+    def data(self) -> Path:
+        """Return where the engine has all it keeps; a disk of its own if that is small."""
+        return self.directory / "data"
+
     def start(self) -> None:
         """Start the engine."""
-        words = ["--data-root", str(self.directory / "data")]
+        words = ["--data-root", str(self.data)]
         words += ["--exec-root", str(self.directory / "run")]
         words += ["--pidfile", str(self.directory / "pid"), "--bip", self.bip]
         words += ["-H", f"unix://{self.directory}/sock", "-H", self.endpoint, "--tlsverify"]
@@ -138,6 +143,12 @@ class ClusterHost:
             os.kill(int(pid_file.read_text()), signal.SIGKILL)
         pid_file.unlink()
 
+    def slow(self, rate: str) -> None:
+        """Have what others send it come at a rate like ``20mbit``, empty for no bound."""
+        where = ("dev", self.space, "root")
+        rule = ("tbf", "rate", rate, "burst", "64kb", "latency", "50ms")
+        _run("tc", "qdisc", *(("add", *where, *rule) if rate else ("del", *where)))
+
     def cut(self) -> None:
         """Take the host off the network."""
         _run("ip", "netns", "exec", self.space, "ip", "link", "set", "eth0", "down")
@@ -174,6 +185,11 @@ class Cluster:
     tls: Path
     network: str
 
+    @property
+    def outside(self) -> str:
+        """Return the address of this machine that the hosts reach."""
+        return self.network.replace(".0/24", ".254")
+
     def join(self) -> None:
         """Make the hosts a Swarm; the first one is its manager."""
         manager, *others = self.hosts
@@ -205,9 +221,16 @@ class Cluster:
 
 @contextmanager
 def cluster(
-    count: int, *, labels: Sequence[Sequence[str]] = (), options: Sequence[str] = ()
+    count: int,
+    *,
+    labels: Sequence[Sequence[str]] = (),
+    options: Sequence[str] = (),
+    disks: Mapping[int, str] | None = None,
 ) -> Iterator[Cluster]:
-    """Give so many hosts; ``labels`` are those of each engine, ``options`` of all."""
+    """Give so many hosts; ``labels`` are those of each engine, ``options`` of all.
+
+    ``disks`` are the sizes of the disks of some, by number: others share that of this machine.
+    """
     require_cluster()
     name = f"nmb{os.getpid() % 100_000}{next(_NUMBERS)}"
     net = _free_network()
@@ -224,6 +247,9 @@ def cluster(
                 f"172.{20 + at}.0.1/16", tuple(labels[at]) if labels else (), tuple(options),
             )  # fmt: skip
             hosts.append(host)
+            if disks and at in disks:
+                host.data.mkdir()
+                _run("mount", "-t", "tmpfs", "-o", f"size={disks[at]}", "tmpfs", str(host.data))
             _join_bridge(host, name, f"{net}.254")
             host.start()
         for host in hosts:

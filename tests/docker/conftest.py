@@ -15,6 +15,7 @@ from nimbus_hub.model.engine import Engine
 from tests.contract.conftest import ended, eventually, until
 from tests.contract.snapshots import MemorySnapshots
 from tests.docker.driver import DockerDriver
+from tests.docker.swarm_service import SwarmService, swarm_service
 from tests.frameworks.engine import Engine as RunningEngine
 from tests.frameworks.engine import engine as running_engine
 
@@ -45,6 +46,13 @@ def engine(running: RunningEngine) -> Iterator[Engine]:
 def python_image(running: RunningEngine) -> str:
     """Give an image with Python."""
     return running.image("python")
+
+
+@pytest.fixture(scope="session")
+def swarm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SwarmService]:
+    """Give a service on the hosts of a Swarm, which all tests of such a cluster share."""
+    with swarm_service(tmp_path_factory.mktemp("swarm")) as made:
+        yield made
 
 
 @pytest_asyncio.fixture

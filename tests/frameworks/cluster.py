@@ -79,18 +79,11 @@ class Cluster:
             with socket.socket() as free:
                 free.bind(("127.0.0.1", 0))
                 self.port = free.getsockname()[1]
-        told = {
-            "state": str(self.state),
-            "port": self.port,
-            "environments": self.environments,
-            "endpoint": self.endpoint,
-            "containers": self.containers,
-        }
-        command = [sys.executable, "-m", "tests.frameworks.serve", json.dumps(told)]
         own = {} if self.packages is None else {"PYTHONPATH": str(self.packages)}
+        env = {**os.environ, **own}
         with (self.state / "service.log").open("ab") as log:
             self.process = subprocess.Popen(
-                command, stdout=log, stderr=log, cwd=SCRIPTS.parents[2], env={**os.environ, **own}
+                self.command(), stdout=log, stderr=log, cwd=SCRIPTS.parents[2], env=env
             )
         self.client = Client(f"http://127.0.0.1:{self.port}/services/nimbus", TOKEN)
         end = time.monotonic() + 30
@@ -102,6 +95,17 @@ class Cluster:
                 assert time.monotonic() < end, (self.state / "service.log").read_text()
                 assert self.process.poll() is None, (self.state / "service.log").read_text()
                 time.sleep(0.05)
+
+    def command(self) -> list[str]:
+        """Return the command line of the service."""
+        told = {
+            "state": str(self.state),
+            "port": self.port,
+            "environments": self.environments,
+            "endpoint": self.endpoint,
+            "containers": self.containers,
+        }
+        return [sys.executable, "-m", "tests.frameworks.serve", json.dumps(told)]
 
     def kill(self) -> None:
         """Kill the service; replicas go on."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import signal
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -12,7 +12,7 @@ from typing import Any
 from nimbus_hub.executors.docker.containers import REPLICA_LABEL
 from nimbus_hub.model.replica import ReplicaState
 
-__all__ = ["End", "belongs_to", "end_of", "is_over", "moment"]
+__all__ = ["End", "belongs_to", "by_signal", "end_of", "is_over", "moment"]
 
 _GOING = ("removing", "dead")
 _MOMENT = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(\.\d{1,6})?\d*(Z|[+-]\d\d:\d\d)")
@@ -31,15 +31,31 @@ class End:
 
 
 def end_of(
-    found: Mapping[str, Any] | None, *, was_stopped: bool, memory_bytes: int, output: bytes
+    found: Mapping[str, Any] | None,
+    events: Sequence[Mapping[str, Any]] = (),
+    *,
+    was_stopped: bool,
+    memory_bytes: int,
+    output: bytes,
 ) -> End:
-    """Return how a container ended; None is one that is gone, ``output`` how what it wrote ends."""
+    """Return how a container ended; None is one that is gone, ``output`` how what it wrote ends.
+
+    ``events`` are what its engine remembers of it, where that alone does not say enough.
+    """
     if found is None or found["State"]["Status"] in _GOING:
-        return End(ReplicaState.LOST, None, "its container was removed", None)
+        return End(ReplicaState.LOST, None, "its container was removed", _died_at(events))
     state = found["State"]
     code = _exit_code(state["ExitCode"])
-    reason = _reason(code, state, was_stopped, memory_bytes) or _not_begun(code, output)
+    reason = _reason(code, state, was_stopped, memory_bytes)
+    if code < 0 and not was_stopped and not state["OOMKilled"]:
+        reason = _outside(code, events)
+    reason = reason or _not_begun(code, output)
     return End(ReplicaState.EXITED, code, reason, moment(state["FinishedAt"]))
+
+
+def by_signal(found: Mapping[str, Any]) -> bool:
+    """Tell whether a container was ended by a signal."""
+    return _exit_code(found["State"]["ExitCode"]) < 0
 
 
 def is_over(found: Mapping[str, Any]) -> bool:
@@ -77,11 +93,22 @@ def _reason(code: int, state: Mapping[str, Any], was_stopped: bool, memory_bytes
         return "stopped; killed because it had not ended after the grace"
     if was_stopped:
         return "stopped"
+    return str(state.get("Error") or "")
+
+
+def _outside(code: int, events: Sequence[Mapping[str, Any]]) -> str:
+    """Say who ended it with a signal that we did not send, as far as that can be told."""
+    if any(each["Action"] == "kill" for each in events):
+        return f"its Docker engine sent {_name(-code)}: it was started again, or asked to do so"
     if code == -signal.SIGKILL:
         return "killed by SIGKILL from outside, perhaps because the host had no memory left"
-    if code < 0:
-        return f"ended by {_name(-code)}"
-    return str(state.get("Error") or "")
+    return f"ended by {_name(-code)}"
+
+
+def _died_at(events: Sequence[Mapping[str, Any]]) -> datetime | None:
+    """Return when it died: others that end for it end later."""
+    moments = [each["timeNano"] for each in events if each["Action"] == "die"]
+    return datetime.fromtimestamp(moments[-1] / 1e9, UTC) if moments else None
 
 
 def _not_begun(code: int, output: bytes) -> str:

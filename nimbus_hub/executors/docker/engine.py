@@ -8,35 +8,25 @@ from __future__ import annotations
 
 import asyncio
 import socket
-import struct
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from functools import partial
-from pathlib import Path
 from typing import IO, Any, ParamSpec, TypeVar
 
 import docker
 import urllib3
 from docker import errors as docker_errors
-from docker.tls import TLSConfig
 from docker.types import CancellableStream
 
 from nimbus_hub.errors import Conflict, InvalidRequest, NotFound, Unavailable
+from nimbus_hub.executors.docker.connections import BROKEN, connect, cut, why
 from nimbus_hub.executors.docker.containers import JOB_LABEL, REPLICA_LABEL
+from nimbus_hub.executors.docker.ends import moment
 from nimbus_hub.model.engine import Engine
 
-__all__ = [
-    "LONG_SECONDS",
-    "QUICK_SECONDS",
-    "EngineClient",
-    "Engines",
-    "Input",
-    "Pieces",
-    "connect",
-    "cut",
-]
+__all__ = ["LONG_SECONDS", "QUICK_SECONDS", "EngineClient", "Engines", "Input", "Pieces"]
 
 R = TypeVar("R")
 P = ParamSpec("P")
@@ -49,11 +39,14 @@ PAUSE_SECONDS = 2.0
 """How long an engine that did not answer is not asked again."""
 THREADS = 8
 
-# What an engine says that was killed and is back, until its Swarm gives up its last session.
-_NOT_YET = "attaching to network failed"
-
-# What reading from a connection may raise that another thread has closed.
-_BROKEN = (OSError, urllib3.exceptions.HTTPError, struct.error, ValueError, AttributeError)
+# What an engine says that was killed and is back, until its Swarm gives up its last session; and
+# any engine while its Swarm has no manager.
+_NOT_YET = (
+    "attaching to network failed",
+    "Could not attach to network",
+    "context deadline exceeded",
+    "does not have a leader",
+)
 
 
 class EngineClient:
@@ -141,13 +134,22 @@ class EngineClient:
         with self._asked(LONG_SECONDS) as client:
             client.start(name)
 
-    def kill(self, name: str, signal: int) -> None:
-        """Signal a container; one that is gone or does not run is left alone."""
+    def kill(self, name: str, signal: int) -> bool:
+        """Signal a container; False for one that is gone or does not run."""
         try:
             with self._asked() as client:
                 client.kill(name, signal)
         except (NotFound, Conflict):
-            return
+            return False
+        return True
+
+    def events(self, name: str) -> list[dict[str, Any]]:
+        """Return what the engine remembers of a container: it keeps its last 256 events."""
+        with self._asked() as client:
+            now = moment(client.info()["SystemTime"])
+            until = 0.0 if now is None else now.timestamp()
+            filters = {"container": name}
+            return list(client.events(since=1, until=f"{until:.6f}", filters=filters, decode=True))
 
     def remove(self, name: str) -> None:
         """Remove a container, running or not; one that is gone is left alone."""
@@ -202,6 +204,11 @@ class EngineClient:
                 name, tag or "latest", stream=True, decode=True, auth_config=auth
             )
 
+    def make_image(self, reference: str, archive: bytes) -> None:
+        """Make an image of the archive of its root directory."""
+        with self._asked(LONG_SECONDS) as client:
+            client.import_image_from_data(archive, reference)
+
     def stats(self, name: str) -> dict[str, Any] | None:
         """Return what a container uses, None if it is gone."""
         try:
@@ -250,7 +257,7 @@ class EngineClient:
         except (docker_errors.DockerException, urllib3.exceptions.HTTPError, OSError) as error:
             self._silence = (
                 f"the Docker engine of host {engine.host} at {engine.endpoint} "
-                f"does not answer: {error}"
+                f"does not answer: {why(error)}"
             )
             raise Unavailable(self._silence) from error
 
@@ -276,7 +283,7 @@ class Pieces:
         """Return the next bytes."""
         try:
             data: bytes = next(self._stream)
-        except _BROKEN:
+        except BROKEN:
             raise StopIteration from None
         return data
 
@@ -284,7 +291,7 @@ class Pieces:
         """End it, from any thread."""
         cut(self._stream)
         # Which the SDK leaves open.
-        with suppress(*_BROKEN):
+        with suppress(*BROKEN):
             self._stream._response.close()
 
 
@@ -341,42 +348,9 @@ class Engines:
             client.close()
 
 
-def cut(stream: CancellableStream) -> None:
-    """End a stream, from any thread."""
-    with suppress(*_BROKEN):
-        try:
-            stream.close()
-        except UnboundLocalError:
-            # The SDK does not know how to over ssh: its program is to end.
-            stream._response.raw._fp.fp.channel.close()
-
-
-def connect(engine: Engine, seconds: int) -> docker.APIClient:
-    """Return the SDK's client, of the engine's version; it raises the SDK's own errors."""
-    first = _client(engine, seconds, docker.constants.DEFAULT_DOCKER_API_VERSION)
-    try:
-        return _client(engine, seconds, first.version(api_version=False)["ApiVersion"])
-    finally:
-        first.close()
-
-
-def _client(engine: Engine, seconds: int, version: str) -> docker.APIClient:
-    tls: TLSConfig | bool = False
-    if engine.tls:
-        folder = Path(engine.tls)
-        pair = str(folder / "cert.pem"), str(folder / "key.pem")
-        tls = TLSConfig(client_cert=pair, ca_cert=str(folder / "ca.pem"), verify=True)
-    client = docker.APIClient(
-        engine.endpoint, version=version, timeout=seconds, tls=tls, use_ssh_client=True
-    )
-    # Else REQUESTS_CA_BUNDLE in the environment would win over the engine's own authority.
-    client.trust_env = False
-    return client
-
-
 def _refused(engine: Engine, error: docker_errors.APIError) -> Exception:
     words = f"the Docker engine of host {engine.host} says: {error.explanation or error}"
-    if _NOT_YET in words:
+    if any(each in words for each in _NOT_YET):
         return Unavailable(words)
     kinds: dict[int | None, type[Exception]] = {404: NotFound, 409: Conflict}
     return kinds.get(error.status_code, InvalidRequest)(words)

@@ -21,6 +21,7 @@ from nimbus_hub.executors.base import OnChange
 from nimbus_hub.executors.directories import Snapshots
 from nimbus_hub.executors.docker.checks import check_engine
 from nimbus_hub.executors.docker.containers import container_name
+from nimbus_hub.executors.docker.disks import Disks
 from nimbus_hub.executors.docker.ends import is_over
 from nimbus_hub.executors.docker.engine import EngineClient, Engines
 from nimbus_hub.executors.docker.files import Inside, Results
@@ -80,7 +81,10 @@ class DockerExecutor:
         self._images = Images(policy.credentials)
         results = Results(state / "results")
         volumes = Volumes(snapshots, results, state / "staging", self._record, policy.storage)
-        self._runs = Runs(self._engines, self._images, volumes, policy, environments, self._record)
+        self.disks = Disks()
+        self._runs = Runs(
+            self._engines, self._images, volumes, self.disks, policy, environments, self._record
+        )
         self._usage = EngineUsage()
         self._runs.cpu_seconds = self._usage.cpu_seconds
         self._find_hosts = find_hosts
@@ -98,7 +102,7 @@ class DockerExecutor:
             task = asyncio.create_task(self._sweep(client))
             self._sweeps.add(task)
             task.add_done_callback(self._sweeps.discard)
-        return hosts
+        return tuple(map(self.disks.marked, hosts))
 
     async def _sweep(self, client: EngineClient) -> None:
         try:
@@ -305,6 +309,7 @@ class DockerExecutor:
             task.cancel()
         await asyncio.gather(*self._sweeps, return_exceptions=True)
         await self._runs.close()
+        await self.disks.close()
         await self._images.close()
         self._engines.close()
 

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import signal
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -23,12 +22,14 @@ from nimbus_hub.executors.docker.containers import (
     container_name,
     job_directory,
 )
-from nimbus_hub.executors.docker.ends import belongs_to, end_of, moment
+from nimbus_hub.executors.docker.disks import Disks, is_full
+from nimbus_hub.executors.docker.ends import belongs_to, by_signal, end_of, moment
 from nimbus_hub.executors.docker.engine import EngineClient, Engines, Input, Pieces
 from nimbus_hub.executors.docker.following import Container, followed
 from nimbus_hub.executors.docker.images import Images
 from nimbus_hub.executors.docker.logs import Follower
 from nimbus_hub.executors.docker.policy import Policy
+from nimbus_hub.executors.docker.stops import Stops
 from nimbus_hub.executors.docker.volumes import Volumes
 from nimbus_hub.executors.records import Record
 from nimbus_hub.model.replica import ReplicaSpec, ReplicaState, ReplicaStatus
@@ -46,11 +47,12 @@ _NEVER = "stopped before it was started"
 
 @dataclass(slots=True)
 class _Launch:
-    """A start that goes on; ``image`` is what is being pulled for it."""
+    """A start that goes on; ``image`` is what is being pulled for it, if it is not there yet."""
 
     spec: ReplicaSpec
     task: asyncio.Task[None] | None = None
     image: str = ""
+    has_image: bool = False
 
 
 @dataclass(slots=True)
@@ -68,6 +70,7 @@ class Runs:
     engines: Engines
     images: Images
     volumes: Volumes
+    disks: Disks
     policy: Policy
     environments: Mapping[str, str]
     record: Callable[[str], Record]
@@ -78,7 +81,11 @@ class Runs:
     _failures: dict[str, Unavailable] = field(default_factory=dict)
     _watches: dict[str, _Watch] = field(default_factory=dict)
     _is_closing: bool = False
-    _stops: dict[str, tuple[float, asyncio.Task[None]]] = field(default_factory=dict)
+    _stops: Stops = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Have the stops reach containers."""
+        self._stops = Stops(self._send)
 
     def start(self, spec: ReplicaSpec) -> None:
         """Begin to start a replica, unless that has begun."""
@@ -97,10 +104,11 @@ class Runs:
             if replica_id in self._failures:
                 raise self._failures.pop(replica_id)
             return None
-        if launch.image:
-            reason = self.images.progress(launch.spec.host, launch.image)
-            return ReplicaStatus(ReplicaState.PULLING, reason=reason)
-        return ReplicaStatus(ReplicaState.STARTING)
+        if launch.has_image:
+            return ReplicaStatus(ReplicaState.STARTING)
+        # Also before it is known whether there is something to pull: no start is followed by that.
+        known = self.images.progress(launch.spec.host, launch.image) if launch.image else ""
+        return ReplicaStatus(ReplicaState.PULLING, reason=known)
 
     async def is_only_created(self, replica_id: str) -> bool:
         """Tell whether the service was killed just before it started a container."""
@@ -130,15 +138,7 @@ class Runs:
             if launch.image and launch.task is not None:
                 launch.task.cancel()
             return
-        deadline = asyncio.get_running_loop().time() + grace_seconds
-        earlier = self._stops.get(replica_id)
-        if earlier is not None:
-            if earlier[0] <= deadline:
-                return
-            earlier[1].cancel()
-        signals = (signal.SIGTERM, signal.SIGKILL)[earlier is not None :]
-        task = asyncio.create_task(self._stop(replica_id, deadline, signals))
-        self._stops[replica_id] = deadline, task
+        self._stops.stop(replica_id, grace_seconds)
 
     async def close(self) -> None:
         """Let go of everything here; containers go on. What ends just now is seen through."""
@@ -146,11 +146,12 @@ class Runs:
         launches = [launch.task for launch in self._launches.values()]
         watches = [watch.task for watch in self._watches.values() if not watch.is_ending]
         endings = [watch.task for watch in self._watches.values() if watch.is_ending]
-        tasks = [*launches, *watches, *(task for _, task in self._stops.values())]
+        tasks = [*launches, *watches]
         for task in tasks:
             if task is not None:
                 task.cancel()
         await asyncio.gather(*filter(None, [*tasks, *endings]), return_exceptions=True)
+        await self._stops.close()
         for connection in self.inputs.values():
             connection.close()
 
@@ -163,6 +164,8 @@ class Runs:
             # Told to who asks next; who asks again after that finds it not started.
             self._failures[spec.id] = error
         except NimbusError as error:
+            if is_full(error.message):
+                self.disks.note_full(self.engines.of(spec.host))
             await self._refuse(spec, error.message)
         except asyncio.CancelledError:
             if not self.record(spec.id).is_stopping():
@@ -185,6 +188,7 @@ class Runs:
             return
         image = await self._image(launch, client)
         uid, gid = self.policy.users(spec.owner)
+        launch.has_image = True
         record.write_spec(
             {
                 "host": spec.host,
@@ -219,6 +223,8 @@ class Runs:
                 f"there is no environment {launch.spec.environment!r} of containers; known: {names}"
             )
         found = await self.images.find(client, reference)
+        if self.record(launch.spec.id).is_stopping():
+            raise InvalidRequest(_NEVER)
         if found is None:
             launch.image = reference
             self.on_change(launch.spec.id)
@@ -328,14 +334,18 @@ class Runs:
     async def _end(self, replica_id: str, host: str) -> None:
         """Record the end, when what is left is kept."""
         record, client = self.record(replica_id), self.engines.of(host)
-        spec = record.spec()
-        found = await client.call(client.inspect, container_name(replica_id))
+        spec, name = record.spec(), container_name(replica_id)
+        found = await client.call(client.inspect, name)
         self.note_running(replica_id, found)
         async with self.volumes.lock(host, spec["job_id"]):
             await self.volumes.keep(client, replica_id, spec)
+            was_stopped = record.is_stopping() and await self._stops.was_heard(replica_id)
+            is_puzzling = found is None or (not was_stopped and by_signal(found))
+            events = await client.call(client.events, name) if is_puzzling else ()
             end = end_of(
                 found,
-                was_stopped=record.is_stopping(),
+                events,
+                was_stopped=was_stopped,
                 memory_bytes=spec["memory_bytes"],
                 output=record.read_output(-512, 512).data,
             )
@@ -343,9 +353,7 @@ class Runs:
             values = {} if used is None else {"cpu_seconds": used}
             record.write_end(end.reason, end.exit_code, end.state, end.ended_at, **values)
         log.info("replica %s has ended: %s %s", replica_id, end.exit_code, end.reason)
-        stop = self._stops.pop(replica_id, None)
-        if stop is not None:
-            stop[1].cancel()
+        self._stops.forget(replica_id)
 
     async def sweep(self, client: EngineClient) -> None:
         """Remove what a service that was killed has left of replicas that are over."""
@@ -357,24 +365,9 @@ class Runs:
                 await self.clear(replica_id, client.engine.host, job_id)
         await self.volumes.sweep(client)
 
-    async def _stop(
-        self, replica_id: str, deadline: float, signals: Sequence[signal.Signals]
-    ) -> None:
-        """Send signals, the last one at the deadline; an engine that is silent is asked again."""
-        loop = asyncio.get_running_loop()
-        for number in signals:
-            if number is signal.SIGKILL:
-                await asyncio.sleep(max(0.0, deadline - loop.time()))
-            await self._send(replica_id, number)
-
-    async def _send(self, replica_id: str, number: int) -> None:
-        host = self.record(replica_id).spec()["host"]
-        while True:
-            with suppress(Unavailable):
-                client = self.engines.of(host)
-                await client.call(client.kill, container_name(replica_id), int(number))
-                return
-            await asyncio.sleep(RETRY_SECONDS)
+    async def _send(self, replica_id: str, number: int) -> bool:
+        client = self.engines.of(self.record(replica_id).spec()["host"])
+        return await client.call(client.kill, container_name(replica_id), number)
 
     def _close_input(self, replica_id: str) -> None:
         connection = self.inputs.pop(replica_id, None)

@@ -1,23 +1,21 @@
 """Streams of events: what is followed tells at once when it goes and when it comes back.
 
-Nothing is asked while all is well: an engine's stream ends with the engine, and the kernel's
-keepalive ends one whose host is cut off. Only what has gone is tried again and again.
+Nothing is asked while all is well: an engine's stream ends with the engine, and the kernel ends
+one whose host is cut off (`connections`). Only what has gone is tried again and again.
 """
 
 from __future__ import annotations
 
-import socket
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
-from typing import Any
 
 import docker
 import urllib3
 from docker import errors as docker_errors
 from docker.types import CancellableStream
 
-from nimbus_hub.executors.docker.engine import connect, cut
+from nimbus_hub.executors.docker.connections import connect, cut, why
 from nimbus_hub.model.engine import Engine
 
 __all__ = ["EventStream", "Filters", "Tell"]
@@ -29,13 +27,6 @@ Filters = Mapping[str, Sequence[str]]
 
 CONNECT_SECONDS = 4
 _PAUSES_SECONDS = (0.2, 0.5, 1.0, 2.0)
-# Three seconds of silence, then a question every two: a host that is cut off is known in 7 s.
-_KEEPALIVE = (
-    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
-    (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 3),
-    (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 2),
-    (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 2),
-)
 _FAULTS = (
     docker_errors.DockerException,
     urllib3.exceptions.HTTPError,
@@ -74,13 +65,12 @@ class EventStream:
                 with closing(connect(self.engine, CONNECT_SECONDS)) as client:
                     self._follow(client)
             except _FAULTS as error:
-                fault = str(error)
+                fault = why(error)
             failures = 0 if self._is_well else failures + 1
             self._say(fault)
             self._closed.wait(_PAUSES_SECONDS[min(failures, len(_PAUSES_SECONDS) - 1)])
 
     def _follow(self, client: docker.APIClient) -> None:
-        _keep_alive(client)
         filters = {kind: list(values) for kind, values in self._filters.items()}
         self._stream = client.events(filters=filters, decode=True)
         if self._closed.is_set():
@@ -93,12 +83,3 @@ class EventStream:
     def _say(self, fault: str) -> None:
         if not self._closed.is_set():
             self._tell(fault)
-
-
-def _keep_alive(client: docker.APIClient) -> None:
-    """Have new connections over TCP asked by the kernel whether somebody is there."""
-    pools: Any = getattr(client.get_adapter(client.base_url), "poolmanager", None)
-    if pools is not None and client.base_url.startswith(("http://", "https://")):
-        pools.clear()
-        options = [*urllib3.connection.HTTPConnection.default_socket_options, *_KEEPALIVE]
-        pools.connection_pool_kw["socket_options"] = options

@@ -9,7 +9,10 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
 
+from nimbus_hub.control.cluster_entry import extended
 from nimbus_hub.control.cluster_file import ClusterFile
 from nimbus_hub.control.host_merge import declared_over_found, marked, silenced
 from nimbus_hub.control.records import Records
@@ -77,6 +80,11 @@ class Inventory:
     def file_error(self) -> str:
         """Return why the cluster file is not in force as it is now, empty if it is."""
         return self._file.error if self._file else ""
+
+    @property
+    def file_path(self) -> str:
+        """Return where the cluster file is, empty if there is none."""
+        return str(self._file.path.absolute()) if self._file else ""
 
     @property
     def executors(self) -> tuple[Executor, ...]:
@@ -147,6 +155,30 @@ class Inventory:
             kind = self._by_name[name].executor
             raise Conflict(f"host {name} is of the executor {kind}, which has nothing to check")
         return await executor.check_host(name)
+
+    async def check_engine(self, engine: Engine) -> tuple[HostCheck, ...]:
+        """Return what works on an engine that the cluster file could name, looked at now.
+
+        Raises Conflict for a host that is there already, InvalidRequest for an engine with which
+        the file would be refused. Nothing is kept of it.
+        """
+        found = await self._as_read(engine)
+        for executor in self._executors:
+            if isinstance(executor, HostChecker):
+                return await executor.check_engine(found)
+        raise Conflict("this service has no Docker engines: pip install nimbus-hub[docker]")
+
+    async def add_engine(self, engine: Engine) -> None:
+        """Write an engine into the cluster file, which is read again soon.
+
+        Raises Conflict if there is no file, or it cannot be written, and what
+        :meth:`check_engine` does.
+        """
+        await self._as_read(engine)
+        if self._file is None:
+            raise Conflict("there is no cluster file: name one in c.NimbusHub.cluster_file")
+        await asyncio.to_thread(self._file.add, engine)
+        log.info("host %s is written into the cluster file", engine.host)
 
     def engine(self, name: str) -> Engine:
         """Return the engine of a host; raise NotFound for no such host, Conflict for none."""
@@ -250,6 +282,17 @@ class Inventory:
         self._show()
         records.wake()
         return self._by_name[name]
+
+    async def _as_read(self, engine: Engine) -> Engine:
+        """Return a new engine as the cluster file will name it; raise what is against it."""
+        keeper = self.session_host(engine.host)
+        with suppress(Unavailable):
+            if engine.host in self._runs and (keeper is None or keeper.engine(engine.host)):
+                raise Conflict(f"there is a host {engine.host!r} already; see: nimbus hosts")
+        # What is left is declared, and waits for its engine.
+        if self._file is None:
+            return extended("", engine, Path("cluster.yaml"))[1]
+        return (await asyncio.to_thread(self._file.with_engine, engine))[1]
 
     def _named(self, name: str) -> Executor:
         """Return who has a host; raise NotFound for no such host."""

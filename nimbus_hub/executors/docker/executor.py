@@ -81,7 +81,8 @@ class DockerExecutor:
         self._usage = EngineUsage()
         self._runs.cpu_seconds = self._usage.cpu_seconds
         self._find_hosts = find_hosts
-        self._check_image = next(iter(environments.values()), "")
+        self._environments = environments
+        self._credentials = policy.credentials
         self._seen = seen
         self._known: set[str] = set()
         self._sweeps: set[asyncio.Task[None]] = set()
@@ -105,8 +106,20 @@ class DockerExecutor:
 
     async def check_host(self, name: str) -> tuple[HostCheck, ...]:
         """Return what works on an engine's host."""
-        client = self._engines.of(name)
-        return await client.carry(check_engine, client, self._check_image, SystemClock().now)
+        return await self._check(self._engines.of(name))
+
+    async def check_engine(self, engine: Engine) -> tuple[HostCheck, ...]:
+        """Return what works on an engine that no host is of yet."""
+        client = EngineClient(engine)
+        try:
+            return await self._check(client)
+        finally:
+            client.close()
+
+    async def _check(self, client: EngineClient) -> tuple[HostCheck, ...]:
+        images = tuple(dict.fromkeys(self._environments.values()))
+        now = SystemClock().now
+        return await client.carry(check_engine, client, images, self._credentials, now)
 
     def engine(self, name: str) -> Engine:
         """Return the engine of a host."""

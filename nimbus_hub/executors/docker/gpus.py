@@ -7,6 +7,7 @@ from typing import Any
 
 from nimbus_hub.errors import InvalidRequest
 from nimbus_hub.executors.docker.engine import EngineClient
+from nimbus_hub.executors.docker.images import Credentials, ensure_image
 from nimbus_hub.model.host import Gpu
 from nimbus_hub.model.quantities import parse_gpus
 
@@ -84,14 +85,14 @@ def declared_gpus(text: str, model: str = "") -> tuple[Gpu, ...]:
     return tuple(found)
 
 
-def query_gpus(client: EngineClient, image: str) -> tuple[Gpu, ...]:
+def query_gpus(
+    client: EngineClient, image: str, credentials: Mapping[str, Credentials]
+) -> tuple[Gpu, ...]:
     """Return what the driver says, asked in a container of an image. Blocks.
 
     Raises InvalidRequest where that does not work, with the program's words.
     """
-    if client.image(image) is None:
-        for _ in client.pull(image, None):
-            pass
+    ensure_image(client, image, credentials)
     made: dict[str, Any] = client.use(
         lambda sdk: sdk.create_container_from_config(gpu_query(image))
     )

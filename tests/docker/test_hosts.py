@@ -7,6 +7,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from ipaddress import IPv4Network
+from pathlib import Path
 
 import pytest
 
@@ -198,3 +199,12 @@ def test_an_engine_that_does_not_answer_is_one_fault(two: Cluster) -> None:
         client.close()
     assert (found.name, found.is_ok) == ("engine", False)
     assert "start Docker there" in found.remedy
+
+
+def test_certificates_that_the_service_cannot_read_are_named(two: Cluster, tmp_path: Path) -> None:
+    (tmp_path / "ca.pem").write_bytes((two.tls / "ca.pem").read_bytes())
+    client = EngineClient(Engine("h1", two.hosts[0].endpoint, str(tmp_path)))
+    (found,) = check_engine(client, (), {}, SystemClock().now)
+    client.close()
+    assert (found.name, found.is_ok) == ("tls", False)
+    assert found.text == f"the service cannot read cert.pem, key.pem in {tmp_path}"

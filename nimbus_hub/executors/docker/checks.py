@@ -5,6 +5,7 @@ Each check is a pure function of what was found; :func:`check_engine` asks for i
 
 from __future__ import annotations
 
+import os
 import socket
 import ssl
 from collections import Counter
@@ -60,7 +61,11 @@ def check_engine(
 
     ``credentials`` are ours by registry. Blocks, for as long as that image is pulled, too.
     """
-    began = now()
+    began, hidden = now(), _hidden(client.engine.tls)
+    if hidden:
+        text = f"the service cannot read {', '.join(hidden)} in {client.engine.tls}"
+        remedy = "put them there on the service's machine, readable by its account"
+        return (HostCheck("tls", False, text, remedy),)
     try:
         info = client.info()
     except NimbusError as error:
@@ -170,6 +175,12 @@ def _all(
         yield _gpus(client, images, credentials)
     else:
         yield HostCheck("gpus", True, f"{_counted(declared)}, as declared" if declared else "none")
+
+
+def _hidden(tls: str) -> list[str]:
+    """Return the files of a directory of certificates that the service cannot read."""
+    names = ("ca.pem", "cert.pem", "key.pem") if tls else ()
+    return [name for name in names if not os.access(Path(tls, name), os.R_OK)]
 
 
 def _tls(engine: Engine, now: datetime) -> HostCheck:

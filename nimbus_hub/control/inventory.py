@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 
 from nimbus_hub.control.cluster_entry import extended
@@ -285,14 +284,22 @@ class Inventory:
 
     async def _as_read(self, engine: Engine) -> Engine:
         """Return a new engine as the cluster file will name it; raise what is against it."""
-        keeper = self.session_host(engine.host)
-        with suppress(Unavailable):
-            if engine.host in self._runs and (keeper is None or keeper.engine(engine.host)):
-                raise Conflict(f"there is a host {engine.host!r} already; see: nimbus hosts")
-        # What is left is declared, and waits for its engine.
+        if self._is_taken(engine.host):
+            raise Conflict(f"there is a host {engine.host!r} already; see: nimbus hosts")
         if self._file is None:
             return extended("", engine, Path("cluster.yaml"))[1]
         return (await asyncio.to_thread(self._file.with_engine, engine))[1]
+
+    def _is_taken(self, name: str) -> bool:
+        """Tell whether there is such a host; one that is declared may wait for its engine."""
+        keeper = self.session_host(name)
+        if keeper is None:
+            return name in self._runs
+        try:
+            keeper.engine(name)
+        except Unavailable:
+            return False
+        return True
 
     def _named(self, name: str) -> Executor:
         """Return who has a host; raise NotFound for no such host."""

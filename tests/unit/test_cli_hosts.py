@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from dataclasses import asdict
 
+import httpx
 import pytest
 from click.testing import CliRunner, Result
 
@@ -98,6 +99,17 @@ def test_what_is_missing_on_hosts_is_told_with_the_remedy(call: Call, service: F
     assert " ".join(result.stdout.split()).endswith("n2 clock MISSING 60 s behind use NTP")
     found = json.loads(call("hosts", "check", "--json", "n2").stdout)
     assert found == {"n2": [good, bad]}
+
+
+def test_hosts_without_anything_to_check_are_left_out_unless_named(
+    call: Call, service: FakeService
+) -> None:
+    error = {"code": "conflict", "message": "host n2 is of the executor local"}
+    service.on("GET", "/api/v1/hosts", fake.hosts(fake.host(name="n1"), fake.host(name="n2")))
+    service.on("GET", "/api/v1/hosts/n1/check", {"items": [GOOD]})
+    service.on("GET", "/api/v1/hosts/n2/check", httpx.Response(409, json=error))
+    assert list(json.loads(call("hosts", "check", "--json").stdout)) == ["n1"]
+    assert call("hosts", "check", "n2").exit_code == 5
 
 
 GOOD = {"name": "version", "is_ok": True, "text": "Docker 20.10", "remedy": ""}

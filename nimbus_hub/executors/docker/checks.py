@@ -69,7 +69,10 @@ def check_engine(
     try:
         info = client.info()
     except NimbusError as error:
-        remedy = "start Docker there, and see that endpoint and tls of the cluster file are right"
+        remedy = (
+            "start Docker there, and see that endpoint and tls are right; by ssh the service's "
+            "account must get in without a password"
+        )
         return (HostCheck("engine", False, error.message, remedy),)
     middle = began + (now() - began) / 2
     return tuple(_all(client, info, images, credentials, middle))
@@ -185,7 +188,11 @@ def _hidden(tls: str) -> list[str]:
 
 def _tls(engine: Engine, now: datetime) -> HostCheck:
     if engine.tls:
-        return certificate_check(_certificate_end(engine.endpoint, engine.tls), now)
+        try:
+            return certificate_check(_certificate_end(engine.endpoint, engine.tls), now)
+        except OSError as error:
+            # OpenSSL asks more of certificates here than the SDK's client does.
+            return HostCheck("tls", False, str(error), "make the certificates anew")
     return HostCheck("tls", True, f"not needed: {_NO_TLS[urlsplit(engine.endpoint).scheme]}")
 
 

@@ -176,6 +176,77 @@ export interface components {
             reason: string;
         };
         /**
+         * EngineCheck
+         * @description What works on an engine that is to be a host, and how to make it one.
+         */
+        EngineCheck: {
+            /** File */
+            file: string;
+            /** Items */
+            items: components["schemas"]["HostCheck"][];
+            /** Lines */
+            lines: string;
+        };
+        /**
+         * EngineEntry
+         * @description An engine in the cluster file: the ``lines`` that name it, and the ``file``.
+         *
+         *     That is empty if the service has none.
+         */
+        EngineEntry: {
+            /** File */
+            file: string;
+            /** Lines */
+            lines: string;
+        };
+        /**
+         * EngineRequest
+         * @description A Docker engine that is to be a host, as the cluster file describes it.
+         */
+        EngineRequest: {
+            /**
+             * Address
+             * @description empty: that of a tcp endpoint
+             * @default
+             */
+            address: string;
+            /**
+             * Datacenter
+             * @default default
+             */
+            datacenter: string;
+            /** Endpoint */
+            endpoint: string;
+            /** Host */
+            host: string;
+            /** Labels */
+            labels?: {
+                [key: string]: string;
+            };
+            /**
+             * Network
+             * @default bridge
+             */
+            network: string;
+            /**
+             * Rack
+             * @default default
+             */
+            rack: string;
+            /**
+             * Subnet
+             * @description empty: one that is free
+             * @default
+             */
+            subnet: string;
+            /**
+             * Tls
+             * @description a directory of the service's machine
+             * @default
+             */
+            tls: string;
+        };
+        /**
          * Environment
          * @description Software that sessions and jobs can run in.
          */
@@ -1362,6 +1433,9 @@ export type ActivityTerms = components['schemas']['ActivityTerms'];
 export type By = components['schemas']['By'];
 export type DataUse = components['schemas']['DataUse'];
 export type EndRequest = components['schemas']['EndRequest'];
+export type EngineCheck = components['schemas']['EngineCheck'];
+export type EngineEntry = components['schemas']['EngineEntry'];
+export type EngineRequest = components['schemas']['EngineRequest'];
 export type Environment = components['schemas']['Environment'];
 export type Error = components['schemas']['Error'];
 export type File = components['schemas']['File'];

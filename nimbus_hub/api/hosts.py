@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from nimbus_hub.api import requests, schemas
+from nimbus_hub.api.engines import EngineEntry
 from nimbus_hub.api.handler import ApiHandler, Operation
 from nimbus_hub.api.identity import Scope
-from nimbus_hub.api.schemas import Response
 from nimbus_hub.api.views import host_view
 from nimbus_hub.control.capacity import host_uses
+from nimbus_hub.control.cluster_entry import engine_text
 from nimbus_hub.model.host import Host
 from nimbus_hub.model.lease import Lease
 
 __all__ = [
-    "CheckHandler",
     "DrainHandler",
-    "EngineHandler",
-    "HostEngine",
     "HostsBase",
     "HostsHandler",
     "UndrainHandler",
@@ -39,7 +37,16 @@ class HostsBase(ApiHandler):
 class HostsHandler(HostsBase):
     """The hosts."""
 
-    operations = {"get": Operation("List hosts", Scope.READ, schemas.HostList)}
+    operations = {
+        "get": Operation("List hosts", Scope.READ, schemas.HostList),
+        "post": Operation(
+            "Write an engine into the cluster file",
+            Scope.ADMIN,
+            EngineEntry,
+            status=201,
+            body=requests.EngineRequest,
+        ),
+    }
 
     async def get(self) -> None:
         """List hosts with what of them is free; others' leases stay unnamed."""
@@ -55,42 +62,12 @@ class HostsHandler(HostsBase):
             )
         )
 
-
-class CheckHandler(ApiHandler):
-    """What works on a host."""
-
-    operations = {"get": Operation("Look what works on a host", Scope.ADMIN, schemas.HostCheckList)}
-
-    async def get(self, name: str) -> None:
-        """Look now at what works on a host and what is missing."""
-        found = await self.services.control.inventory.check(name)
-        items = [
-            schemas.HostCheck(name=e.name, is_ok=e.is_ok, text=e.text, remedy=e.remedy)
-            for e in found
-        ]
-        self.reply(schemas.HostCheckList(items=items))
-
-
-class HostEngine(Response):
-    """Where a host's Docker engine is reached: ``tls`` is a directory of the service's machine.
-
-    ``address`` is where other machines reach the host.
-    """
-
-    endpoint: str
-    tls: str
-    address: str
-
-
-class EngineHandler(ApiHandler):
-    """The engine of a host, for the spawner."""
-
-    operations = {"get": Operation("Tell where a host's engine is", Scope.ADMIN, HostEngine)}
-
-    async def get(self, name: str) -> None:
-        """Tell where the engine of a host is, and with which certificates of this machine."""
-        engine = self.services.control.inventory.engine(name)
-        self.reply(HostEngine(endpoint=engine.endpoint, tls=engine.tls, address=engine.address))
+    async def post(self) -> None:
+        """Write an engine into the cluster file; it is a host as soon as that is read again."""
+        engine = self.parse_body(requests.EngineRequest).engine()
+        inventory = self.services.control.inventory
+        await inventory.add_engine(engine)
+        self.reply(EngineEntry(lines=engine_text(engine), file=inventory.file_path))
 
 
 class DrainHandler(HostsBase):

@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
+from nimbus_hub.model.engine import BRIDGE, Engine
 from nimbus_hub.model.policy import Signal
 from nimbus_hub.model.slot import Topology
 from nimbus_hub.model.text import one_line
@@ -18,6 +19,7 @@ from nimbus_hub.model.wishes import HIGHEST_PRIORITY
 __all__ = [
     "ActivityRequest",
     "EndRequest",
+    "EngineRequest",
     "GangRequest",
     "GroupRequest",
     "HostRequest",
@@ -45,6 +47,7 @@ Word = Annotated[str, Field(max_length=2**17 - 1, pattern=r"^[^\x00]*$")]
 Env = dict[Annotated[str, Field(max_length=1000, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")], Word]
 # Seen by others than who wrote it, an administrator in a terminal for one.
 Line = Annotated[str, AfterValidator(one_line)]
+HostText = Annotated[Line, Field(max_length=1000)]
 
 
 class Request(BaseModel):
@@ -145,6 +148,27 @@ class HostRequest(Request):
     """A word about a host."""
 
     reason: Line = Field(default="", max_length=1000)
+
+
+class EngineRequest(Request):
+    """A Docker engine that is to be a host, as the cluster file describes it."""
+
+    host: HostText = Field(min_length=1)
+    endpoint: HostText
+    tls: HostText = Field(default="", description="a directory of the service's machine")
+    address: HostText = Field(default="", description="empty: that of a tcp endpoint")
+    datacenter: HostText = "default"
+    rack: HostText = "default"
+    labels: dict[HostText, HostText] = Field(default_factory=dict, max_length=100)
+    network: HostText = BRIDGE
+    subnet: HostText = Field(default="", description="empty: one that is free")
+
+    def engine(self) -> Engine:
+        """Return the engine; raise InvalidRequest for what is none."""
+        values = self.model_dump()
+        if not self.address:
+            del values["address"]
+        return Engine(**values)
 
 
 class JobRequest(WishesRequest):

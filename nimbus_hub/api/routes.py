@@ -7,18 +7,13 @@ import re
 from tornado.web import HTTPError
 
 from nimbus_hub.api.activity import ActivityHandler, KeepHandler
+from nimbus_hub.api.engines import CheckHandler, EngineCheckHandler, EngineHandler
 from nimbus_hub.api.events import EventsHandler
 from nimbus_hub.api.files import FileHandler, FilesHandler
 from nimbus_hub.api.gangs import GangHandler, GangsHandler
 from nimbus_hub.api.handler import ApiHandler
 from nimbus_hub.api.health import HealthHandler, MetricsHandler
-from nimbus_hub.api.hosts import (
-    CheckHandler,
-    DrainHandler,
-    EngineHandler,
-    HostsHandler,
-    UndrainHandler,
-)
+from nimbus_hub.api.hosts import DrainHandler, HostsHandler, UndrainHandler
 from nimbus_hub.api.jobs import (
     InputHandler,
     JobHandler,
@@ -51,6 +46,7 @@ ROUTES: dict[str, type[ApiHandler]] = {
     "/openapi.json": OpenApiHandler,
     "/api/v1/options": OptionsHandler,
     "/api/v1/hosts": HostsHandler,
+    "/api/v1/hosts/check": EngineCheckHandler,
     "/api/v1/hosts/{name}/check": CheckHandler,
     "/api/v1/hosts/{name}/drain": DrainHandler,
     "/api/v1/hosts/{name}/engine": EngineHandler,

@@ -1,18 +1,22 @@
-"""``nimbus hosts``: what there is and what of it is free; checking and draining a host."""
+"""``nimbus hosts``: what there is and what of it is free; adding, checking and draining one."""
 
 from __future__ import annotations
+
+from contextlib import suppress
 
 import click
 
 from nimbus_hub.cli.command import Command, Group, connect, json_option
 from nimbus_hub.cli.output import print_json, print_table, say
 from nimbus_hub.client import Gpu, Host, HostCheck
-from nimbus_hub.errors import InvalidRequest
+from nimbus_hub.errors import Conflict, InvalidRequest
+from nimbus_hub.model.engine import Engine
 from nimbus_hub.model.quantities import format_cpus, format_memory
 
 __all__ = ["hosts"]
 
 _COLUMNS = ("HOST", "STATE", "FREE CPUS", "FREE MEMORY", "FREE GPUS", "DATACENTER", "RACK")
+_CHECK_COLUMNS = ("HOST", "CHECK", "", "FOUND", "REMEDY")
 
 
 @click.group("hosts", cls=Group, invoke_without_command=True)
@@ -20,7 +24,7 @@ _COLUMNS = ("HOST", "STATE", "FREE CPUS", "FREE MEMORY", "FREE GPUS", "DATACENTE
 @json_option
 @click.pass_context
 def hosts(ctx: click.Context, verbose: bool, as_json: bool) -> None:
-    """List the hosts and what of them is free; with a command: check one, drain it, and back."""
+    """List the hosts and what of them is free; with a command: add, check or drain one."""
     if ctx.invoked_subcommand is None:
         _list(ctx, verbose, as_json)
     elif verbose or as_json:
@@ -34,19 +38,74 @@ def hosts(ctx: click.Context, verbose: bool, as_json: bool) -> None:
 @json_option
 @click.pass_context
 def check(ctx: click.Context, names: tuple[str, ...], as_json: bool) -> None:
-    """Look what works on hosts and what is missing, with remedies; without names on all.
+    """Look what works on hosts and what is missing, with remedies.
 
-    Exits with 1 if something is missing.
+    Without names on all that have something to check. Exits with 1 if something is missing.
     """
     client = connect(ctx)
-    names = names or tuple(host.name for host in client.hosts())
-    found = {name: client.check_host(name) for name in names}
+    found: dict[str, tuple[HostCheck, ...]] = {}
+    for name in names or [host.name for host in client.hosts()]:
+        with suppress(*([] if names else [Conflict])):
+            found[name] = client.check_host(name)
     if as_json:
         print_json(found)
     else:
         rows = [_check_row(name, each) for name, own in found.items() for each in own]
-        print_table(("HOST", "CHECK", "", "FOUND", "REMEDY"), rows, "no hosts")
+        print_table(_CHECK_COLUMNS, rows, "no hosts with anything to check")
     if not all(each.is_ok for own in found.values() for each in own):
+        ctx.exit(1)
+
+
+@hosts.command("add", cls=Command)
+@click.argument("name", metavar="HOST")
+@click.argument("endpoint")
+@click.option(
+    "--tls", default="", metavar="DIR", help="Its certificates, on the service's machine."
+)
+@click.option("--address", metavar="IP", help="Where other hosts reach it.  [default: ENDPOINT's]")
+@click.option("--network", help="bridge, host or the name of an overlay.  [default: bridge]")
+@click.option("--subnet", help="Addresses of the network, if it is to be made.")
+@click.option("--datacenter", help="Where it stands.")
+@click.option("--rack", help="Where it stands there.")
+@click.option("--label", "labels", metavar="NAME=VALUE", multiple=True, help="May be repeated.")
+@click.option("--write", is_flag=True, help="Write it into the cluster file if nothing is missing.")
+@json_option
+@click.pass_context
+def add(
+    ctx: click.Context,
+    /,
+    name: str,
+    endpoint: str,
+    labels: tuple[str, ...],
+    write: bool,
+    as_json: bool,
+    **given: str | None,
+) -> None:
+    """Look what works on a Docker engine that is no host yet, and say how to make it one.
+
+    ENDPOINT is where the service reaches it, like tcp://10.0.0.5:2376, ssh://user@gpu-1 or
+    unix:///var/run/docker.sock. Prints what works, what is missing with remedies, and the lines
+    for the cluster file. Exits with 1 if something is missing.
+    """
+    known = {key: value for key, value in given.items() if value}
+    engine = Engine(name, endpoint, labels=_read_labels(labels), **known)
+    client = connect(ctx)
+    found = client.check_engine(engine)
+    is_ok = all(each.is_ok for each in found.items)
+    if as_json:
+        print_json(found)
+    else:
+        print_table(_CHECK_COLUMNS, [_check_row(name, each) for each in found.items], "no checks")
+        click.echo()
+        click.echo(found.lines, nl=False)
+        where = found.file or "a file that c.NimbusHub.cluster_file of the service names"
+        say(f"These lines go into {where}; below its engines, if it has some.")
+    if write and is_ok:
+        client.add_engine(engine)
+        say(f"They are written there: {name} is a host within seconds, see: nimbus hosts")
+    elif write:
+        say("Nothing was written, as something is missing.")
+    if not is_ok:
         ctx.exit(1)
 
 
@@ -87,6 +146,15 @@ def _list(ctx: click.Context, verbose: bool, as_json: bool) -> None:
         for host in found.items
     ]
     print_table([*columns, *(["REASON"] if has_reasons else [])], rows, "no hosts")
+
+
+def _read_labels(given: tuple[str, ...]) -> dict[str, str]:
+    """Return labels by name; raise InvalidRequest for one without a name or a value."""
+    pairs = [(text, *text.partition("=")) for text in given]
+    for text, name, mark, _ in pairs:
+        if not name or not mark:
+            raise InvalidRequest(f"a label must be NAME=VALUE, got {text!r}")
+    return {name: value for _, name, _, value in pairs}
 
 
 def _check_row(host: str, found: HostCheck) -> tuple[str, ...]:

@@ -39,12 +39,14 @@ if TYPE_CHECKING:
         Queue,
         Size,
     )
+    from nimbus_hub.client.engines import EngineCheck
     from nimbus_hub.client.usage import UsageQuery, UsageReport, UsageRow
 
 __all__ = [
     "ActivityTerms",
     "Client",
     "DataUse",
+    "EngineCheck",
     "Environment",
     "File",
     "FileList",
@@ -91,7 +93,7 @@ __all__ = [
 
 def __getattr__(name: str) -> object:
     """Return what is imported only when it is used: a run has no use for it."""
-    for module in ("choices", "usage"):
+    for module in ("choices", "engines", "usage"):
         found = importlib.import_module(f"{__name__}.{module}")
         if name in found.__all__:
             return getattr(found, name)

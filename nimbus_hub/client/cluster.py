@@ -7,6 +7,7 @@ half a millisecond of a command's start.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
@@ -16,11 +17,15 @@ from nimbus_hub.client.transport import Transport
 
 if TYPE_CHECKING:
     from nimbus_hub.client.choices import GpuPool, Options
+    from nimbus_hub.client.engines import EngineCheck
     from nimbus_hub.client.usage import UsageQuery, UsageReport
+    from nimbus_hub.model.engine import Engine
 
 __all__ = ["ClusterCalls"]
 
 _API = "/api/v1"
+_CHECK_SECONDS = 600.0
+"""A check may pull an image of gigabytes."""
 
 
 class ClusterCalls:
@@ -52,7 +57,28 @@ class ClusterCalls:
 
     def check_host(self, host: str) -> tuple[HostCheck, ...]:
         """Return what works on a host and what is missing, looked at now (administrators)."""
-        return decode_items(HostCheck, self._ask(f"hosts/{quote(host, safe='')}/check"))
+        path = f"{_API}/hosts/{quote(host, safe='')}/check"
+        answer = self.transport.request("GET", path, answer_seconds=_CHECK_SECONDS)
+        return decode_items(HostCheck, answer)
+
+    def check_engine(self, engine: Engine) -> EngineCheck:
+        """Return what works on an engine that is no host yet, looked at now (administrators).
+
+        Raises Conflict for a host that is there, InvalidRequest for an engine with which the
+        cluster file would be refused.
+        """
+        from nimbus_hub.client.engines import EngineCheck
+
+        path, body = f"{_API}/hosts/check", asdict(engine)
+        answer = self.transport.request("POST", path, body=body, answer_seconds=_CHECK_SECONDS)
+        return decode(EngineCheck, answer)
+
+    def add_engine(self, engine: Engine) -> None:
+        """Have the service write an engine into its cluster file (administrators).
+
+        Raises Conflict if it has none or cannot write it, and as :meth:`check_engine`.
+        """
+        self.transport.request("POST", f"{_API}/hosts", body=asdict(engine))
 
     def engine(self, host: str) -> HostEngine:
         """Return where the Docker engine of a host is reached (administrators).

@@ -29,7 +29,7 @@ from nimbus_hub.control import cluster_values as scalar
 from nimbus_hub.control.cluster_checks import check_cluster
 from nimbus_hub.control.cluster_values import parse_bandwidth
 from nimbus_hub.control.settings import NEVER
-from nimbus_hub.control.yaml_nodes import Field, Item, Keys, read_yaml
+from nimbus_hub.control.yaml_nodes import Field, Item, Keys, parse_yaml, read_text
 from nimbus_hub.errors import InvalidRequest
 from nimbus_hub.model.cluster import (
     Cluster,
@@ -49,7 +49,7 @@ from nimbus_hub.model.quantities import parse_cpus, parse_duration, parse_memory
 from nimbus_hub.model.wishes import HIGHEST_PRIORITY
 from nimbus_hub.scheduler.policies import ordering, placement
 
-__all__ = ["KEYS", "parse_bandwidth", "read_cluster"]
+__all__ = ["KEYS", "parse_bandwidth", "parse_cluster", "read_cluster"]
 
 T = TypeVar("T")
 
@@ -292,7 +292,17 @@ def read_cluster(
 
     With ``executors`` a host must be of one of them, with ``sizes`` so must a rule's size.
     """
-    file = read_yaml(path)
+    return parse_cluster(read_text(path), path, executors, sizes)
+
+
+def parse_cluster(
+    text: str,
+    path: Path,
+    executors: Collection[str] | None = None,
+    sizes: Collection[str] | None = None,
+) -> Cluster:
+    """Return what a cluster file at ``path`` would say with this text, as `read_cluster`."""
+    file = parse_yaml(text, path)
     if file is None:
         return Cluster()
     try:

@@ -9,7 +9,9 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from pathlib import Path
 
+from nimbus_hub.control.cluster_entry import extended
 from nimbus_hub.control.cluster_file import ClusterFile
 from nimbus_hub.control.host_merge import declared_over_found, marked, silenced, with_faults
 from nimbus_hub.control.records import Records
@@ -80,6 +82,11 @@ class Inventory:
         return self._file.error if self._file else ""
 
     @property
+    def file_path(self) -> str:
+        """Return where the cluster file is, empty if there is none."""
+        return str(self._file.path.absolute()) if self._file else ""
+
+    @property
     def executors(self) -> tuple[Executor, ...]:
         """Return all who run replicas."""
         return self._executors
@@ -148,6 +155,30 @@ class Inventory:
             kind = self._by_name[name].executor
             raise Conflict(f"host {name} is of the executor {kind}, which has nothing to check")
         return await executor.check_host(name)
+
+    async def check_engine(self, engine: Engine) -> tuple[HostCheck, ...]:
+        """Return what works on an engine that the cluster file could name, looked at now.
+
+        Raises Conflict for a host that is there already, InvalidRequest for an engine with which
+        the file would be refused. Nothing is kept of it.
+        """
+        found = await self._as_read(engine)
+        for executor in self._executors:
+            if isinstance(executor, HostChecker):
+                return await executor.check_engine(found)
+        raise Conflict("this service has no Docker engines: pip install nimbus-hub[docker]")
+
+    async def add_engine(self, engine: Engine) -> None:
+        """Write an engine into the cluster file, which is read again soon.
+
+        Raises Conflict if there is no file, or it cannot be written, and what
+        :meth:`check_engine` does.
+        """
+        await self._as_read(engine)
+        if self._file is None:
+            raise Conflict("there is no cluster file: name one in c.NimbusHub.cluster_file")
+        await asyncio.to_thread(self._file.add, engine)
+        log.info("host %s is written into the cluster file", engine.host)
 
     def engine(self, name: str) -> Engine:
         """Return the engine of a host; raise NotFound for no such host, Conflict for none."""
@@ -269,6 +300,25 @@ class Inventory:
         self._show()
         records.wake()
         return self._by_name[name]
+
+    async def _as_read(self, engine: Engine) -> Engine:
+        """Return a new engine as the cluster file will name it; raise what is against it."""
+        if self._is_taken(engine.host):
+            raise Conflict(f"there is a host {engine.host!r} already; see: nimbus hosts")
+        if self._file is None:
+            return extended("", engine, Path("cluster.yaml"))[1]
+        return (await asyncio.to_thread(self._file.with_engine, engine))[1]
+
+    def _is_taken(self, name: str) -> bool:
+        """Tell whether there is such a host; one that is declared may wait for its engine."""
+        keeper = self.session_host(name)
+        if keeper is None:
+            return name in self._runs
+        try:
+            keeper.engine(name)
+        except Unavailable:
+            return False
+        return True
 
     def _named(self, name: str) -> Executor:
         """Return who has a host; raise NotFound for no such host."""

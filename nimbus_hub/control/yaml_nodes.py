@@ -18,7 +18,7 @@ import yaml
 
 from nimbus_hub.errors import InvalidRequest
 
-__all__ = ["Field", "Item", "Keys", "Reader", "read_yaml"]
+__all__ = ["Field", "Item", "Keys", "Reader", "parse_yaml", "read_text"]
 
 T = TypeVar("T")
 
@@ -201,14 +201,18 @@ class Field(NamedTuple):
 Keys = Mapping[str, Field]
 
 
-def read_yaml(path: Path) -> Item | None:
-    """Return what a file has, None for an empty one; raise InvalidRequest naming the line."""
+def read_text(path: Path) -> str:
+    """Return a file's text, its ends of lines as they are; raise InvalidRequest if it has none."""
     try:
-        text = path.read_text(encoding="utf-8")
+        return path.read_bytes().decode()
     except OSError as error:
         raise InvalidRequest(f"{path} cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise InvalidRequest(f"{path} must be text in UTF-8: {error.reason}") from error
+
+
+def parse_yaml(text: str, path: Path) -> Item | None:
+    """Return what a file's text says, None for nothing; raise InvalidRequest naming the line."""
     try:
         node = yaml.compose(text, _LOADER)
     except yaml.MarkedYAMLError as error:

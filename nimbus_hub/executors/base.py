@@ -133,6 +133,10 @@ class HostChecker(Protocol):
         """Return what was looked at, now; a host that does not answer is one such fault."""
         ...
 
+    async def check_engine(self, engine: Engine) -> tuple[HostCheck, ...]:
+        """Return the same of an engine that is no host yet; nothing is kept of it."""
+        ...
+
 
 @runtime_checkable
 class GpuReader(Protocol):

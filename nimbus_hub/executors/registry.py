@@ -59,14 +59,16 @@ class Executors:
         except ImportError:
             return  # The extra `docker` is not installed.
         images = {name: given["image"] for name, given in environments.items() if "image" in given}
-        self._engines = ClusterEngines(cluster, next(iter(images.values()), ""))
+        policy = read_policy(containers or {})
+        image = next(iter(images.values()), "")
+        self._engines = ClusterEngines(cluster, image, policy.credentials)
         self._docker = DockerExecutor(
             state / "docker",
             self._engines,
             images,
             snapshots,
             self._engines.find_hosts,
-            read_policy(containers or {}),
+            policy,
             seen=seen,
         )
         self._docker.disks.on_change = self._engines.note_change

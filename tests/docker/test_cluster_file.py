@@ -44,6 +44,15 @@ async def test_engines_come_and_go_with_the_cluster_file(
     assert host.network
     following = [asyncio.create_task(each) for each in app._following(control)]
     try:
+        new = Engine("gpu-2", engine.endpoint, datacenter="far")
+        found = {check.name: check for check in await control.inventory.check_engine(new)}
+        assert {check.text for name, check in found.items() if name in ("gpus", "runtime")} == {
+            "none", "runc, none for GPUs",
+        }  # fmt: skip
+        assert [name for name, check in found.items() if not check.is_ok] in ([], ["disk"]), found
+        assert names(control) == ["gpu-1"], "nothing is kept of a check"
+        await control.inventory.add_engine(new)
+        await until_hosts_are(control, ["gpu-1", "gpu-2"])
         file.write_text(ENGINE % ("gpu-2", engine.endpoint))
         await until_hosts_are(control, ["gpu-2"])
         file.write_text("hosts: [{name: here, cpus: 2, memory: 4G}]\n")

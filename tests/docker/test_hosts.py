@@ -7,6 +7,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from ipaddress import IPv4Network
+from pathlib import Path
 
 import pytest
 
@@ -176,13 +177,21 @@ async def test_gpus_and_what_is_held_of_them_are_as_the_driver_tells_in_a_contai
 def test_what_works_on_a_host_is_told_with_what_is_missing(two: Cluster) -> None:
     client = EngineClient(engine_of(two.hosts[1]))
     try:
-        found = {each.name: each for each in check_engine(client, BUSYBOX, SystemClock().now)}
+        found = {
+            each.name: each for each in check_engine(client, (BUSYBOX,), {}, SystemClock().now)
+        }
     finally:
         client.close()
-    assert list(found) == ["version", "tls", "limits", "clock", "network", "disk", "gpus"]
+    assert list(found) == [
+        "version", "tls", "runtime", "limits", "clock", "registry", "network", "disk", "gpus",
+    ]  # fmt: skip
     assert not found["tls"].is_ok, "the certificates of tests end in two days"
-    assert not found["gpus"].is_ok, "they are declared by a label alone"
-    others = {name: check for name, check in found.items() if name not in ("tls", "gpus", "disk")}
+    assert not found["runtime"].is_ok, "GPUs are declared by a label alone"
+    assert found["gpus"].text == "2 A100, as declared"
+    assert found["registry"].text.startswith(f"{BUSYBOX}: the Docker engine of host h2 says: ")
+    others = {
+        name: check for name, check in found.items() if name not in ("tls", "runtime", "disk")
+    }
     assert all(check.is_ok for check in others.values()), others
     assert "free below" in found["disk"].text
 
@@ -190,8 +199,17 @@ def test_what_works_on_a_host_is_told_with_what_is_missing(two: Cluster) -> None
 def test_an_engine_that_does_not_answer_is_one_fault(two: Cluster) -> None:
     client = EngineClient(Engine("h9", f"tcp://{two.hosts[0].address}:2399", str(two.tls)))
     try:
-        (found,) = check_engine(client, "", SystemClock().now)
+        (found,) = check_engine(client, (), {}, SystemClock().now)
     finally:
         client.close()
     assert (found.name, found.is_ok) == ("engine", False)
     assert "start Docker there" in found.remedy
+
+
+def test_certificates_that_the_service_cannot_read_are_named(two: Cluster, tmp_path: Path) -> None:
+    (tmp_path / "ca.pem").write_bytes((two.tls / "ca.pem").read_bytes())
+    client = EngineClient(Engine("h1", two.hosts[0].endpoint, str(tmp_path)))
+    (found,) = check_engine(client, (), {}, SystemClock().now)
+    client.close()
+    assert (found.name, found.is_ok) == ("tls", False)
+    assert found.text == f"the service cannot read cert.pem, key.pem in {tmp_path}"

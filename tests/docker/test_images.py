@@ -6,14 +6,17 @@ import asyncio
 import io
 import re
 import tarfile
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from random import Random
 
 import pytest
 import pytest_asyncio
 
+from nimbus_hub.clock import SystemClock
+from nimbus_hub.executors.docker.checks import check_engine
 from nimbus_hub.executors.docker.engine import EngineClient
 from nimbus_hub.executors.docker.images import Credentials
+from nimbus_hub.model.check import HostCheck
 from nimbus_hub.model.engine import Engine
 from nimbus_hub.model.replica import ReplicaState, ReplicaStatus
 from tests.docker.driver import DockerDriver
@@ -144,6 +147,35 @@ async def test_a_failed_pull_says_what_the_registry_said(
     assert status.reason.startswith(f"the image {image} cannot be pulled: ")
     assert re.search(words, status.reason)
     assert PASSWORD not in status.reason
+
+
+def test_whether_an_image_can_be_had_is_told_with_what_its_registry_says(
+    engine: Engine, python_image: str, private: Registry
+) -> None:
+    host = f"127.0.0.1:{private.port}"
+    image, gone, own = f"{host}/{NAME}:1", f"{host}/{NAME}:9", "nimbus-test/of-nobody:1"
+    client = EngineClient(engine)
+
+    def told(images: Sequence[str], password: str = PASSWORD) -> HostCheck:
+        credentials = {host: Credentials(USER, password)}
+        found = check_engine(client, images, credentials, SystemClock().now)
+        return next(each for each in found if each.name == "registry")
+
+    try:
+        client.use(lambda api: api.tag(python_image, "nimbus-test/of-nobody", "1"))
+        had = told((own, image))
+        assert had.is_ok
+        assert had.text.startswith(f"gives {image}; {own}: the Docker engine of host local says: ")
+        refused = told((own, image, gone))
+        assert (refused.is_ok, "registries of c.NimbusHub.containers" in refused.remedy) == (
+            False,
+            True,
+        )
+        assert re.match(f"{gone}: .*manifest unknown", refused.text), refused.text
+        assert "unauthorized" in told((own, image), "wrong").text
+    finally:
+        client.use(lambda api: api.remove_image(own, noprune=True))
+        client.close()
 
 
 async def test_a_registry_that_does_not_answer_is_named(

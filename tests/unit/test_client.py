@@ -10,7 +10,7 @@ import pydantic
 import pytest
 
 from nimbus_hub import client as public
-from nimbus_hub.api import choices, files, requests, schemas
+from nimbus_hub.api import choices, engines, files, requests, schemas
 from nimbus_hub.client import (
     Client,
     GangRequest,
@@ -25,6 +25,7 @@ from nimbus_hub.client import (
     resources,
 )
 from nimbus_hub.client import choices as client_choices
+from nimbus_hub.client import engines as client_engines
 from nimbus_hub.client.environment import address_and_token, browser_url, proxied_url
 from nimbus_hub.client.sse import Message, messages
 from nimbus_hub.errors import (
@@ -38,6 +39,7 @@ from nimbus_hub.errors import (
     Unavailable,
     error_classes,
 )
+from nimbus_hub.model.engine import Engine
 from tests.unit import fake_service as fake
 from tests.unit.fake_service import FakeService
 
@@ -71,7 +73,7 @@ def shape(hint: typing.Any) -> typing.Any:
 
 RESOURCES = [
     getattr(module, name)
-    for module in (resources, client_choices)
+    for module in (resources, client_choices, client_engines)
     for name in module.__all__
     if isinstance(getattr(module, name), type) and name != "LeaseWarning"
 ]
@@ -79,7 +81,7 @@ RESOURCES = [
 
 @pytest.mark.parametrize("cls", RESOURCES, ids=lambda cls: cls.__name__)
 def test_a_resource_has_exactly_the_fields_of_the_response(cls: type) -> None:
-    modules = (schemas, choices, files)
+    modules = (schemas, choices, engines, files)
     schema = next(getattr(each, cls.__name__) for each in modules if hasattr(each, cls.__name__))
     theirs = {name: shape(field.annotation) for name, field in schema.model_fields.items()}
     ours = {name: shape(hint) for name, hint in typing.get_type_hints(cls).items()}
@@ -103,6 +105,15 @@ def test_a_request_has_exactly_the_fields_and_defaults_of_the_schema(
     assert set(sent) == set(schema.model_fields)
     least = {name: value for name, value in sent.items() if schema.model_fields[name].is_required()}
     assert schema.model_validate(sent) == schema.model_validate(least)
+
+
+def test_an_engine_is_sent_and_read_as_it_is() -> None:
+    whole = Engine("a", "ssh://a", "", "10.0.0.9", "far", "r1", {"x": "y"}, "host")
+    for engine in (Engine("a", "ssh://a"), whole):
+        read = requests.EngineRequest.model_validate(dataclasses.asdict(engine))
+        assert read.engine() == engine
+    least = requests.EngineRequest(host="a", endpoint="ssh://a")
+    assert least.engine() == Engine("a", "ssh://a")
 
 
 def test_a_session_sends_the_fields_of_the_schema(service: FakeService, client: Client) -> None:

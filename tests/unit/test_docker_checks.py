@@ -12,9 +12,12 @@ from nimbus_hub.executors.docker.checks import (
     clock_check,
     disk_check,
     limits_check,
+    registry_check,
+    runtime_check,
     version_check,
 )
 from nimbus_hub.model.check import HostCheck
+from nimbus_hub.model.host import Gpu
 
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 INFO: dict[str, Any] = {
@@ -34,6 +37,40 @@ def test_an_engine_that_is_too_old_is_to_be_updated() -> None:
     assert found == HostCheck("version", True, "Docker 20.10.24, API 1.41")
     assert version_check(INFO, {"ApiVersion": "1.39"}).remedy == "update Docker to 19.03 or later"
     assert version_check(INFO, {"ApiVersion": "1.100"}).is_ok
+
+
+@pytest.mark.parametrize(
+    ("runtimes", "gpus", "is_ok", "text"),
+    [
+        ({"runc": {}}, (), True, "runc, none for GPUs"),
+        ({"runc": {}, "nvidia": {}}, (), True, "runc, and nvidia for GPUs"),
+        ({"runc": {}, "nvidia": {}}, (Gpu(0, "A100"),), True, "runc, and nvidia for GPUs"),
+        ({}, (Gpu(0, "A100"),), False,
+         "runc; GPUs are declared, and the engine has no runtime for them"),
+    ],
+)  # fmt: skip
+def test_a_runtime_for_gpus_is_needed_where_some_are_declared(
+    runtimes: dict[str, Any], gpus: tuple[Gpu, ...], is_ok: bool, text: str
+) -> None:
+    found = runtime_check({**INFO, "DefaultRuntime": "runc", "Runtimes": runtimes}, gpus)
+    assert (found.is_ok, found.text, bool(found.remedy)) == (is_ok, text, not is_ok)
+
+
+@pytest.mark.parametrize(
+    ("found", "is_ok", "text"),
+    [
+        ({}, True, "no environment has an image"),
+        ({"a": (False, ""), "b": (True, "")}, True, "gives a, b"),
+        ({"a": (True, "no")}, True, "a: no (but the host has it)"),
+        ({"a": (False, ""), "b": (True, "no")}, True, "gives a; b: no (but the host has it)"),
+        ({"a": (False, "no"), "b": (True, "no"), "c": (True, "")}, False, "a: no"),
+    ],
+)
+def test_an_image_comes_from_its_registry_or_is_there(
+    found: dict[str, tuple[bool, str]], is_ok: bool, text: str
+) -> None:
+    check = registry_check(found)
+    assert (check.is_ok, check.text, bool(check.remedy)) == (is_ok, text, not is_ok)
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,12 @@ from __future__ import annotations
 import pytest
 
 from nimbus_hub.errors import InvalidRequest
-from nimbus_hub.executors.docker.images import Credentials, Progress, registry_of
+from nimbus_hub.executors.docker.images import (
+    Credentials,
+    Progress,
+    auth_for,
+    registry_of,
+)
 
 
 def downloading(layer: str, current: int, total: int) -> dict[str, object]:
@@ -49,6 +54,14 @@ def test_what_the_engine_says_went_wrong_is_raised() -> None:
 )
 def test_the_registry_of_an_image_is_in_its_name(reference: str, registry: str) -> None:
     assert registry_of(reference) == registry
+
+
+def test_a_password_is_given_to_its_own_registry_alone() -> None:
+    known = {"registry.example.org:5000": Credentials("hub", "secret")}
+    given = {"username": "hub", "password": "secret"}
+    assert auth_for("registry.example.org:5000/a:1", known) == given
+    assert auth_for("registry.example.org/a:1", known) is None
+    assert auth_for("a:1", known) is None
 
 
 def test_a_password_is_not_shown() -> None:

@@ -15,9 +15,11 @@ from nimbus_hub.control.bus import Bus
 from nimbus_hub.control.cluster_file import ClusterFile
 from nimbus_hub.control.inventory import Inventory
 from nimbus_hub.control.records import Records
-from nimbus_hub.errors import Conflict, InvalidRequest, NotFound
+from nimbus_hub.errors import Conflict, InvalidRequest, NotFound, Unavailable
 from nimbus_hub.executors.fake import FakeExecutor
+from nimbus_hub.model.check import HostCheck
 from nimbus_hub.model.cluster import Quota
+from nimbus_hub.model.engine import Engine
 from nimbus_hub.model.host import Gpu, Host, HostState
 from nimbus_hub.store.store import Store
 from tests.unit.control_harness import CPU_1, GIB, GPU_1, HandClock, until
@@ -113,6 +115,46 @@ async def test_without_a_file_nothing_is_configured() -> None:
     assert inventory.cluster.hosts == ()
     assert not await inventory.reload()
     await inventory.follow_file(lambda: None)
+
+
+async def test_a_declared_host_may_wait_for_the_engine_that_is_added(path: Path) -> None:
+    class Keeper(FakeExecutor):
+        def engine(self, name: str) -> Engine:
+            if name != "has":
+                raise Unavailable(f"host {name} has no engine")
+            return Engine(name, "ssh://has")
+
+        async def sessions(self, name: str) -> frozenset[str]:
+            return frozenset()
+
+        async def remove_session(self, name: str, lease_id: str) -> None:
+            pass
+
+        async def check_host(self, name: str) -> tuple[HostCheck, ...]:
+            return ()
+
+        async def check_engine(self, engine: Engine) -> tuple[HostCheck, ...]:
+            return (HostCheck("address", True, engine.address),)
+
+    write(
+        path,
+        "hosts:\n"
+        "  - {name: waits, cpus: 4, memory: 8G, executor: docker}\n"
+        "  - {name: has, cpus: 4, memory: 8G, executor: docker}\n"
+        "  - {name: other, cpus: 4, memory: 8G}\n",
+    )
+    inventory = Inventory(
+        [FakeExecutor(), Keeper()], names=["local", "docker"], file=ClusterFile(path)
+    )
+    await inventory.refresh()
+    for name in ("has", "other"):
+        with pytest.raises(Conflict, match=f"there is a host '{name}' already"):
+            await inventory.check_engine(Engine(name, "ssh://10.0.0.9"))
+    waiting = Engine("waits", "ssh://10.0.0.9")
+    assert await inventory.check_engine(waiting) == (HostCheck("address", True, "10.0.0.9"),)
+    await inventory.add_engine(waiting)
+    assert await looks(inventory)
+    assert [engine.host for engine in inventory.cluster.engines] == ["waits"]
 
 
 # As it changes

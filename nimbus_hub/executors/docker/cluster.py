@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from nimbus_hub.executors.docker.hosts import HostFinder
+from nimbus_hub.executors.docker.images import Credentials
 from nimbus_hub.executors.docker.swarm import Swarms
 from nimbus_hub.model.cluster import Cluster
 from nimbus_hub.model.engine import Engine, Swarm
@@ -15,12 +16,17 @@ __all__ = ["ClusterEngines"]
 class ClusterEngines:
     """Tells the engines of a cluster as it changes, and when to look at their hosts again."""
 
-    def __init__(self, cluster: Callable[[], Cluster], image: str = "") -> None:
+    def __init__(
+        self,
+        cluster: Callable[[], Cluster],
+        image: str = "",
+        credentials: Mapping[str, Credentials] | None = None,
+    ) -> None:
         """Read ``cluster`` again and again; GPUs are asked for in containers of ``image``."""
         self._cluster = cluster
         self._swarms = Swarms(lambda: cluster().swarms, lambda: self.find_hosts.note_change())
         self._asked: tuple[Swarm, ...] = ()
-        self.find_hosts = HostFinder(image, self._swarms)
+        self.find_hosts = HostFinder(image, self._swarms, credentials)
 
     def __call__(self) -> tuple[Engine, ...]:
         """Return the engines there are, by what was told last."""

@@ -35,6 +35,8 @@ QUICK_SECONDS = 10
 """How long an engine may take to answer a question."""
 LONG_SECONDS = 300
 """How long it may take to do something, or to go on with what it sends."""
+REGISTRY_SECONDS = 60
+"""How long it may take to ask a registry, and to give up one that does not answer."""
 PAUSE_SECONDS = 2.0
 """How long an engine that did not answer is not asked again."""
 THREADS = 8
@@ -208,6 +210,15 @@ class EngineClient:
         """Make an image of the archive of its root directory."""
         with self._asked(LONG_SECONDS) as client:
             client.import_image_from_data(archive, reference)
+
+    def registry_has(self, reference: str, credentials: dict[str, str] | None) -> str:
+        """Return the digest of an image in its registry, asked for by the engine.
+
+        Raises NotFound or InvalidRequest with what the registry says.
+        """
+        with self._asked(REGISTRY_SECONDS) as client:
+            found = client.inspect_distribution(reference, credentials or {})
+        return str(found["Descriptor"]["digest"])
 
     def stats(self, name: str) -> dict[str, Any] | None:
         """Return what a container uses, None if it is gone."""

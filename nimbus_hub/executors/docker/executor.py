@@ -88,7 +88,8 @@ class DockerExecutor:
         self._usage = EngineUsage()
         self._runs.cpu_seconds = self._usage.cpu_seconds
         self._find_hosts = find_hosts
-        self._check_image = next(iter(environments.values()), "")
+        self._environments = environments
+        self._credentials = policy.credentials
         self._seen = seen
         self._known: set[str] = set()
         self._sweeps: set[asyncio.Task[None]] = set()
@@ -112,8 +113,20 @@ class DockerExecutor:
 
     async def check_host(self, name: str) -> tuple[HostCheck, ...]:
         """Return what works on an engine's host."""
-        client = self._engines.of(name)
-        return await client.carry(check_engine, client, self._check_image, SystemClock().now)
+        return await self._check(self._engines.of(name))
+
+    async def check_engine(self, engine: Engine) -> tuple[HostCheck, ...]:
+        """Return what works on an engine that no host is of yet."""
+        client = EngineClient(engine)
+        try:
+            return await self._check(client)
+        finally:
+            client.close()
+
+    async def _check(self, client: EngineClient) -> tuple[HostCheck, ...]:
+        images = tuple(dict.fromkeys(self._environments.values()))
+        now = SystemClock().now
+        return await client.carry(check_engine, client, images, self._credentials, now)
 
     def engine(self, name: str) -> Engine:
         """Return the engine of a host."""
@@ -297,7 +310,8 @@ class DockerExecutor:
     async def gpu_memory(self, name: str) -> dict[int, HeldMemory]:
         """Return what the driver of an engine's host tells."""
         client = self._engines.of(name)
-        return await client.carry(query_memory, client, self._check_image)
+        image = next(iter(self._environments.values()), "")
+        return await client.carry(query_memory, client, image, self._credentials)
 
     def watch(self, on_change: OnChange) -> None:
         """Call back within milliseconds of a replica's start and end."""

@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 from nimbus_hub.errors import InvalidRequest
 from nimbus_hub.executors.docker.engine import EngineClient
+from nimbus_hub.executors.docker.images import Credentials, ensure_image
 from nimbus_hub.model.host import Gpu, HeldMemory
 from nimbus_hub.model.quantities import parse_gpus
 
@@ -96,25 +97,33 @@ def declared_gpus(text: str, model: str = "") -> tuple[Gpu, ...]:
     return tuple(found)
 
 
-def query_gpus(client: EngineClient, image: str) -> tuple[Gpu, ...]:
+def query_gpus(
+    client: EngineClient, image: str, credentials: Mapping[str, Credentials]
+) -> tuple[Gpu, ...]:
     """Return the devices that the driver knows, asked in a container of an image. Blocks.
 
     Raises InvalidRequest where that does not work, with the program's words.
     """
-    return _asked(client, image, _DEVICES, driver_gpus)
+    return _asked(client, image, credentials, _DEVICES, driver_gpus)
 
 
-def query_memory(client: EngineClient, image: str) -> dict[int, HeldMemory]:
+def query_memory(
+    client: EngineClient, image: str, credentials: Mapping[str, Credentials]
+) -> dict[int, HeldMemory]:
     """Return what is held of their memory, asked in the same way; nothing where there are none."""
     if not image or not has_nvidia(client.info()):
         return {}
-    return _asked(client, image, _MEMORY, driver_memory)
+    return _asked(client, image, credentials, _MEMORY, driver_memory)
 
 
-def _asked(client: EngineClient, image: str, fields: str, read: Callable[[str], R]) -> R:
-    if client.image(image) is None:
-        for _ in client.pull(image, None):
-            pass
+def _asked(
+    client: EngineClient,
+    image: str,
+    credentials: Mapping[str, Credentials],
+    fields: str,
+    read: Callable[[str], R],
+) -> R:
+    ensure_image(client, image, credentials)
     made: dict[str, Any] = client.use(
         lambda sdk: sdk.create_container_from_config(gpu_query(image, fields))
     )

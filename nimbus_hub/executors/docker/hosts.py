@@ -22,6 +22,7 @@ from nimbus_hub.executors.docker.gpus import (
     has_nvidia,
     query_gpus,
 )
+from nimbus_hub.executors.docker.images import Credentials
 from nimbus_hub.executors.docker.networks import ensure_network
 from nimbus_hub.executors.docker.streams import EventStream
 from nimbus_hub.model.engine import Engine
@@ -35,6 +36,7 @@ __all__ = [
     "down_host",
     "engine_labels",
     "host_of",
+    "told_gpus",
 ]
 
 log = logging.getLogger(__name__)
@@ -97,6 +99,16 @@ def host_of(
     )
 
 
+def told_gpus(engine: Engine, info: Mapping[str, Any]) -> tuple[Gpu, ...]:
+    """Return the devices that somebody declared to an engine, or the cluster for it.
+
+    Raises InvalidRequest for a label that says none.
+    """
+    labels = {**engine_labels(info), **engine.labels}
+    found = generic_gpus(info.get("GenericResources"), labels.get(MODEL_LABEL, ""))
+    return found or declared_gpus(labels.get("gpus", "0"), labels.get(MODEL_LABEL, ""))
+
+
 def down_host(engine: Engine, reason: str, last: Host | None = None) -> Host:
     """Return the host of an engine that does not answer, as it last was.
 
@@ -110,9 +122,18 @@ def down_host(engine: Engine, reason: str, last: Host | None = None) -> Host:
 class HostFinder:
     """Tells the hosts that engines are; follows each to know when it goes or comes back."""
 
-    def __init__(self, image: str = "", members: Membership | None = None) -> None:
-        """Ask drivers for their GPUs in containers of ``image``, without one never."""
+    def __init__(
+        self,
+        image: str = "",
+        members: Membership | None = None,
+        credentials: Mapping[str, Credentials] | None = None,
+    ) -> None:
+        """Ask drivers for their GPUs in containers of ``image``, without one never.
+
+        It is pulled with these ``credentials``, by registry.
+        """
         self._image = image
+        self._credentials = credentials or {}
         self._members = members
         self._last: dict[str, Host] = {}
         self._queries: dict[str, tuple[EngineClient, asyncio.Task[tuple[Gpu, ...]]]] = {}
@@ -179,16 +200,16 @@ class HostFinder:
 
     async def _gpus(self, client: EngineClient, info: Mapping[str, Any]) -> tuple[Gpu, ...]:
         """Return the devices: by the driver, asked once; else as declared to the engine."""
-        labels = {**engine_labels(info), **client.engine.labels}
-        found = generic_gpus(info.get("GenericResources"), labels.get(MODEL_LABEL, ""))
-        declared = found or declared_gpus(labels.get("gpus", "0"), labels.get(MODEL_LABEL, ""))
+        declared = told_gpus(client.engine, info)
         if not self._image or not has_nvidia(info):
             return declared
         host = client.engine.host
         known = self._queries.get(host)
         if known is None or known[0] is not client:
             self._forget_gpus(host)
-            task = asyncio.create_task(client.carry(query_gpus, client, self._image))
+            task = asyncio.create_task(
+                client.carry(query_gpus, client, self._image, self._credentials)
+            )
             task.add_done_callback(lambda _: self.note_change())
             known = self._queries[host] = client, task
         # The image may have to be pulled first: the devices come with a later look then.

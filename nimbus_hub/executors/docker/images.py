@@ -12,7 +12,7 @@ import docker
 from nimbus_hub.errors import InvalidRequest, NotFound
 from nimbus_hub.executors.docker.engine import EngineClient
 
-__all__ = ["Credentials", "Images", "Progress", "registry_of"]
+__all__ = ["Credentials", "Images", "Progress", "auth_for", "ensure_image", "registry_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,8 +97,7 @@ class Images:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _pull(self, client: EngineClient, reference: str) -> None:
-        known = self._credentials.get(registry_of(reference))
-        auth = {"username": known.username, "password": known.password} if known else None
+        auth = auth_for(reference, self._credentials)
         progress = self._progress[client.engine.host, reference]
         try:
             await client.carry(lambda: _note(client.pull(reference, auth), progress))
@@ -112,6 +111,20 @@ class Images:
         if not task.cancelled():
             # Whoever waits is told; if nobody does any more, nobody needs to know.
             task.exception()
+
+
+def auth_for(reference: str, credentials: Mapping[str, Credentials]) -> dict[str, str] | None:
+    """Return who we are to an image's registry, as the SDK has it; None for nobody."""
+    known = credentials.get(registry_of(reference))
+    return {"username": known.username, "password": known.password} if known else None
+
+
+def ensure_image(
+    client: EngineClient, reference: str, credentials: Mapping[str, Credentials]
+) -> None:
+    """Have an engine pull an image that it does not have; raise what went wrong. Blocks."""
+    if client.image(reference) is None:
+        _note(client.pull(reference, auth_for(reference, credentials)), Progress())
 
 
 def registry_of(reference: str) -> str:

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from nimbus_hub.client import choices, resources
+from nimbus_hub.client import choices, hosts, resources
 
 DESCRIPTION = json.loads((Path(__file__).parents[2] / "docs" / "openapi.json").read_text())
 SCHEMAS = DESCRIPTION["components"]["schemas"]
 KNOWN = {
     name: value
-    for module in (resources, choices)
+    for module in (resources, hosts, choices)
     for name, value in vars(module).items()
     if is_dataclass(value) and value.__module__ == module.__name__
 }

@@ -285,9 +285,7 @@ def test_a_part_held_on_a_draining_host_is_not_given_again_in_its_network() -> N
     assert slots_of(decided, "a")[0].address == "10.64.0.40"
 
 
-def test_a_network_without_a_free_part_is_waited_for_and_that_of_another_datacenter_is_not() -> (
-    None
-):
+def test_a_network_without_a_free_part_is_waited_for_and_another_datacenters_is_not() -> None:
     east = host("a", network="10.64.0.0/28", datacenter="east")
     west = host("b", network="10.64.0.0/28", datacenter="west")
     queue = tuple(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import socket
 import ssl
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -17,8 +17,10 @@ from nimbus_hub.errors import NimbusError
 from nimbus_hub.executors.docker.engine import QUICK_SECONDS, EngineClient
 from nimbus_hub.executors.docker.gpus import has_nvidia, query_gpus
 from nimbus_hub.executors.docker.hosts import engine_labels
-from nimbus_hub.executors.docker.networks import ensure_network
+from nimbus_hub.executors.docker.networks import overlapping, whole_network
 from nimbus_hub.model.check import HostCheck
+from nimbus_hub.model.engine import BRIDGE, HOST_NETWORK, Engine
+from nimbus_hub.model.network import most_slots, part_starts
 from nimbus_hub.model.quantities import format_memory
 
 __all__ = [
@@ -27,6 +29,7 @@ __all__ = [
     "clock_check",
     "disk_check",
     "limits_check",
+    "network_check",
     "version_check",
 ]
 
@@ -88,6 +91,27 @@ def disk_check(info: Mapping[str, Any], output: str) -> HostCheck:
     return HostCheck("disk", is_ok, text, "" if is_ok else "make room: docker system prune")
 
 
+def network_check(
+    engine: Engine, info: Mapping[str, Any], whole: str, found: Iterable[Mapping[str, Any]]
+) -> HostCheck:
+    """Tell of which network ``whole`` gangs get parts, by what an engine says of its own."""
+    if engine.network == HOST_NETWORK:
+        return HostCheck("network", True, "the host's: all gangs there reach each other")
+    kind = "bridge" if engine.network == BRIDGE else "overlay"
+    state = info["Swarm"]["LocalNodeState"]
+    if kind == "overlay" and state != "active":
+        text = f"networks are overlays, and the engine is {state} in a Swarm"
+        return HostCheck("network", False, text, "have it join the Swarm: docker swarm join")
+    names = overlapping(whole, (each for each in found if each["Driver"] == kind))
+    if names:
+        text = f"gangs get parts of {whole}, of which its network {names[0]} has addresses"
+        remedy = f"name another subnet, or: docker network rm {names[0]}"
+        return HostCheck("network", False, text, remedy)
+    parts, most = len(part_starts(whole)), most_slots(whole)
+    text = f"{kind}s out of {whole}, one for each gang: {parts} gangs of at most {most} slots"
+    return HostCheck("network", True, text)
+
+
 def certificate_check(not_after: datetime, now: datetime) -> HostCheck:
     """Tell until when an engine's certificate is valid."""
     is_ok = not_after - now > _SOON
@@ -103,7 +127,7 @@ def _all(
         yield certificate_check(_certificate_end(client.engine.endpoint, client.engine.tls), now)
     yield limits_check(info)
     yield clock_check(info, now)
-    yield _network(client)
+    yield _network(client, info)
     if image:
         yield _disk(client, info, image)
     if has_nvidia(info):
@@ -113,15 +137,13 @@ def _all(
         yield HostCheck("gpus", False, text, "install nvidia-container-toolkit and configure it")
 
 
-def _network(client: EngineClient) -> HostCheck:
+def _network(client: EngineClient, info: Mapping[str, Any]) -> HostCheck:
     try:
-        network = ensure_network(client)
+        whole = whole_network(client)
+        found = client.use(lambda sdk: sdk.networks())
     except NimbusError as error:
         return HostCheck("network", False, error.message, "see docs/cluster.md, Docker engines")
-    text = (
-        f"{client.engine.network}, slots have addresses of {network}" if network else "the host's"
-    )
-    return HostCheck("network", True, text)
+    return network_check(client.engine, info, whole, found)
 
 
 def _disk(client: EngineClient, info: Mapping[str, Any], image: str) -> HostCheck:

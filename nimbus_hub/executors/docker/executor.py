@@ -25,6 +25,7 @@ from nimbus_hub.executors.docker.ends import is_over
 from nimbus_hub.executors.docker.engine import EngineClient, Engines
 from nimbus_hub.executors.docker.files import Inside, Results
 from nimbus_hub.executors.docker.images import Images
+from nimbus_hub.executors.docker.networks import Networks
 from nimbus_hub.executors.docker.policy import Policy
 from nimbus_hub.executors.docker.runs import Runs
 from nimbus_hub.executors.docker.usage import EngineUsage
@@ -76,7 +77,10 @@ class DockerExecutor:
         self._engines = Engines(engines)
         self._images = Images(policy.credentials)
         volumes = Volumes(snapshots, self._results, state / "staging", self._record)
-        self._runs = Runs(self._engines, self._images, volumes, policy, environments, self._record)
+        networks = Networks(self._engines)
+        self._runs = Runs(
+            self._engines, self._images, volumes, networks, policy, environments, self._record
+        )
         self._usage = EngineUsage()
         self._runs.cpu_seconds = self._usage.cpu_seconds
         self._find_hosts = find_hosts
@@ -105,7 +109,8 @@ class DockerExecutor:
     async def check_host(self, name: str) -> tuple[HostCheck, ...]:
         """Return what works on an engine's host."""
         client = self._engines.of(name)
-        return await client.carry(check_engine, client, self._check_image, SystemClock().now)
+        checks = await client.carry(check_engine, client, self._check_image, SystemClock().now)
+        return (*checks, *await self._runs.networks.check(client))
 
     async def start(self, spec: ReplicaSpec) -> None:
         """Start a replica, at most once, whoever asks and however often."""

@@ -11,8 +11,7 @@ from urllib.parse import quote
 from nimbus_hub.errors import InvalidRequest
 from nimbus_hub.executors.docker.containers import Mount, Terms, volume_name
 from nimbus_hub.executors.docker.images import Credentials
-from nimbus_hub.executors.docker.networks import network_name
-from nimbus_hub.model.engine import HOST_NETWORK, Engine
+from nimbus_hub.executors.docker.networks import Attachment
 from nimbus_hub.model.replica import ReplicaSpec
 
 __all__ = ["Policy", "read_policy"]
@@ -42,17 +41,16 @@ class Policy:
         """Return how much output engines keep: more than we do, so that none is missed."""
         return self.output_bytes * 5 // 4
 
-    def terms(self, spec: ReplicaSpec, engine: Engine, image: str) -> Terms:
+    def terms(self, spec: ReplicaSpec, at: Attachment, image: str) -> Terms:
         """Return the terms of a replica's container."""
         uid, gid = self.users(spec.owner)
-        has_address = engine.network != HOST_NETWORK
         return Terms(
             image,
             volume_name(spec.job_id),
             uid,
             gid,
-            network=network_name(engine.network),
-            address=spec.address if has_address else "",
+            network=at.network,
+            address=at.address,
             mounts=self.mounts(spec.owner),
             is_read_only=spec.environment in self.read_only,
             ulimits=self.ulimits,

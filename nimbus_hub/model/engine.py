@@ -17,7 +17,7 @@ HOST_NETWORK = "host"
 """The host's own network, at full speed; slots share its address and its ports."""
 
 _ENDPOINT = re.compile(r"unix:///\S+|(tcp|ssh)://(?:[^\s@/]+@)?([^\s@/:]+|\[[0-9a-f:]+\])(:\d+)?/?")
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+_NAME = re.compile(r"[A-Za-z0-9](?:[-_]*[A-Za-z0-9]){0,39}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -137,7 +137,7 @@ def as_user(swarm: SwarmService, token: str) -> Iterator[None]:
 
 def submitted(swarm: SwarmService, cpus: float, asked: Path) -> Job:
     """Submit three workers, one for each host, and wait until they are there."""
-    words = ["--framework", "script", "--workers", "3", "--topology", "spread-host"]
+    words = ["--framework", "script", "--workers", "3", "--topology", "spread:host"]
     words += ["--cpus", str(cpus), "--env", f"PORT={PORT}", "--env", f"ASKED={asked}", HELLO.name]
     job = swarm.submit(words, HELLO.parent)
     wait_for(lambda: swarm.text(job).count("up\n") == 3, 90, "all three are there")

@@ -170,12 +170,12 @@ def test_policy_says_who_somebody_is_and_what_is_mounted() -> None:
         ulimits={"memlock": -1},
         output_bytes=400,
     )
-    assert policy.terms(SPEC, Attachment("lab-10.64.1.0", SPEC.address), "sha256:abc") == Terms(
+    assert policy.terms(SPEC, Attachment("lab-10-64-1-0", SPEC.address), "sha256:abc") == Terms(
         "sha256:abc",
         "nimbus-j-1",
         7,
         8,
-        network="lab-10.64.1.0",
+        network="lab-10-64-1-0",
         address="10.64.1.7",
         mounts=(Mount("/home/ada", "/home"),),
         is_read_only=True,

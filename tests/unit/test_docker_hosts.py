@@ -178,7 +178,7 @@ def bridge(name: str, subnet: str, **labels: str) -> dict[str, object]:
 
 
 def test_an_engine_gives_parts_of_one_network_as_long_as_a_gang_has_one() -> None:
-    mine = bridge("nimbus-10.66.0.0", "10.66.0.0/25", gang="l-1", network="10.66.0.0/16")
+    mine = bridge("nimbus-10-66-0-0", "10.66.0.0/25", gang="l-1", network="10.66.0.0/16")
     other = bridge("lab", "10.64.3.0/24")
     assert bridge_network(ENGINE, [mine, other]) == "10.66.0.0/16"
     assert bridge_network(ENGINE, [other]) == "10.65.0.0/16"
@@ -194,9 +194,9 @@ def test_a_replica_is_in_the_part_of_its_address_and_in_none_without_one() -> No
     spec = ReplicaSpec("r-1", "j-1", "ada", "gpu-1", ("python",), address="10.64.3.200")
     whole, part = "10.64.0.0/16", "10.64.3.128/25"
     on_bridge = attachment(ENGINE, whole, spec)
-    assert on_bridge == ("nimbus-10.64.3.128", "10.64.3.200", part, whole)
+    assert on_bridge == ("nimbus-10-64-3-128", "10.64.3.200", part, whole)
     overlay = replace(ENGINE, network="lab", subnet=whole)
-    assert attachment(overlay, whole, spec) == ("lab-10.64.3.128", *on_bridge[1:])
+    assert attachment(overlay, whole, spec) == ("lab-10-64-3-128", *on_bridge[1:])
     assert attachment(replace(ENGINE, network="host"), "", spec) == ("host", "", "", "")
     for nobody in (replace(spec, address=""), replace(spec, modules=())):
         assert attachment(ENGINE, whole, nobody) == ("none", "", "", "")

@@ -35,6 +35,7 @@ def test_endpoints_are_sockets_tcp_with_certificates_and_ssh(endpoint: str, tls:
         ({"endpoint": "tcp://gpu-1:2375"}, "is root there"),
         ({"endpoint": "ssh://gpu-1", "tls": "/tls"}, "only tcp endpoints use it"),
         ({"network": "a b"}, "bridge, host or a name for overlays"),
+        ({"network": "a.b"}, "bridge, host or a name for overlays"),
         ({"network": "host", "subnet": "10.1.0.0/16"}, "must be left out"),
         ({"network": "lab"}, "subnet must be given with the overlay lab"),
         ({"subnet": "10.1.0.0/33"}, "an IPv4 network like"),

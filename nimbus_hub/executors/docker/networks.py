@@ -75,7 +75,9 @@ def attachment(engine: Engine, whole: str, spec: ReplicaSpec) -> Attachment:
         return Attachment(_NO_NETWORK)
     part = part_of(whole, spec.address)
     kind = _BRIDGES if engine.network == BRIDGE else engine.network
-    return Attachment(f"{kind}-{part.partition('/')[0]}", spec.address, part, whole)
+    # Names of overlays are parts of names of hosts: no dots.
+    start = part.partition("/")[0].replace(".", "-")
+    return Attachment(f"{kind}-{start}", spec.address, part, whole)
 
 
 def whole_network(client: EngineClient) -> str:

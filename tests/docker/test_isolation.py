@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from nimbus_hub.client import Client, Job
+from nimbus_hub.client import Client, Gang, GangRequest, GroupRequest, Job, JobRequest, scan
 from nimbus_hub.errors import Unavailable
 from nimbus_hub.executors.docker.engine import Engines
 from nimbus_hub.executors.docker.networks import Networks, whole_network
@@ -27,7 +27,7 @@ HELLO = SCRIPT.parent / "hello.py"
 PORT = "41234"
 
 
-class Gang:
+class Members:
     """Replicas of one lease, with the addresses of the part that a scheduler gives it."""
 
     def __init__(self, docker: DockerDriver, name: str) -> None:
@@ -71,7 +71,7 @@ def said_hello(told: dict[str, str]) -> set[str]:
 async def test_gangs_of_one_engine_do_not_reach_each_other(
     docker: DockerDriver, until: Until, ended: Until, eventually: Eventually
 ) -> None:
-    ada, bob = Gang(docker, "a"), Gang(docker, "b")
+    ada, bob = Members(docker, "a"), Members(docker, "b")
     for gang in (ada, bob):
         await gang.start()
     everybody = {*ada.addresses.values(), *bob.addresses.values()}
@@ -81,7 +81,7 @@ async def test_gangs_of_one_engine_do_not_reach_each_other(
         for told in gang.answers().values():
             assert said_hello(told) == {*gang.addresses.values()}, told
     # Who is given the part of a lease that is over waits until its last container has gone.
-    late = Gang(docker, "c")
+    late = Members(docker, "c")
     late.addresses = {"c0": ada.addresses["a1"]}
     await docker.executor.start(late.spec("c0", ada.addresses["a1"]))
     with pytest.raises(Unavailable, match=f"cannot be made yet: {ada.lease} has not left it"):
@@ -104,7 +104,7 @@ async def test_gangs_of_one_engine_do_not_reach_each_other(
 async def test_a_network_is_made_once_whoever_makes_it_and_nobody_elses_is_removed(
     docker: DockerDriver, eventually: Eventually
 ) -> None:
-    gang = Gang(docker, "a")
+    gang = Members(docker, "a")
     engines = Engines(lambda: [docker.engine])
     client, services = engines.of("local"), [Networks(engines) for _ in range(6)]
     at = await services[0].find(client, gang.spec("a0", gang.addresses["a0"]))
@@ -192,3 +192,34 @@ def test_gangs_of_a_swarm_do_not_reach_each_other(swarm: SwarmService) -> None:
     words = ("network", "ls", "--quiet", "--filter", "label=nimbus.gang")
     for host in swarm.hosts:
         wait_for(lambda host=host: not host.docker(*words), 30, f"{host.name} has no networks")
+
+
+def test_each_run_on_a_gang_that_is_held_has_the_addresses_of_its_slots(
+    swarm: SwarmService,
+) -> None:
+    """What is held waits for runs without their addresses, and the gang's network with it."""
+    swarm.until_stands("ready", 90)
+    asked = swarm.shared / "asked-held"
+    asked.write_text("end")
+    groups = (GroupRequest(count=2, cpus=0.5, memory="256M", topology="spread:host"),)
+    gang = swarm.client.request_gang(GangRequest(groups=groups))
+    try:
+        own = {slot.address for slot in ready(swarm, gang).lease.slots}
+        digest = swarm.client.upload(scan(HELLO.parent))
+        for _ in range(2):
+            env = {"PORT": PORT, "ASKED": str(asked)}
+            run = JobRequest(("python", HELLO.name), env=env, snapshot=digest, gang=gang.lease.id)
+            job = swarm.wait(swarm.client.submit(run), 60)
+            assert job.state == "succeeded", f"{job.reason}\n{swarm.text(job)}"
+            asked.write_text("\n".join([*own, "end"]))
+        assert all(told.keys() == own for told in all_answers(swarm, job))
+    finally:
+        swarm.client.release(gang.lease.id)
+    words = ("network", "ls", "--quiet", "--filter", f"label=nimbus.gang={gang.lease.id}")
+    for host in swarm.hosts:
+        wait_for(lambda host=host: not host.docker(*words), 30, f"{host.name} has no network")
+
+
+def ready(swarm: SwarmService, gang: Gang) -> Gang:
+    wait_for(lambda: swarm.client.gang(gang.lease.id).state == "ready", 60, "the gang is warm")
+    return swarm.client.gang(gang.lease.id)

@@ -147,6 +147,7 @@ class Networks:
         self._engines = engines
         self._managers: dict[tuple[str, str], str] = {}
         self._leaving: dict[tuple[str, str], asyncio.Task[None]] = {}
+        # By host, as last seen or begun there: one whose engine is silent keeps its networks.
         self._gangs: dict[str, set[str]] = {}
 
     async def find(self, client: EngineClient, spec: ReplicaSpec) -> Attachment:
@@ -161,6 +162,7 @@ class Networks:
         """
         if not at.part:
             return
+        self._gangs.setdefault(client.engine.host, set()).add(gang)
         driver = "bridge" if client.engine.network == BRIDGE else "overlay"
         for _ in range(_TRIES):
             said = await self._where_made(client, partial(_have, driver=driver, at=at, gang=gang))

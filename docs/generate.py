@@ -97,7 +97,10 @@ CLUSTER_KEYS: dict[str, dict[str, tuple[str, str]]] = {
         "rack": ("that label of the engine", "hosts of one rack are near to each other"),
         "labels": ("none", "names and values, over those of the engine"),
         "network": ("bridge", "`bridge`, `host` or what overlays are named after"),
-        "subnet": ("one that is free", "addresses of which each gang's network gets a part, like `10.64.0.0/16`"),
+        "subnet": (
+            "one that is free",
+            "addresses, of which each gang gets a part, like `10.64.0.0/16`",
+        ),
     },
     "swarms": {
         "datacenter": ("", "the one that its nodes are in; must be given, a Swarm has its own"),
@@ -108,7 +111,7 @@ CLUSTER_KEYS: dict[str, dict[str, tuple[str, str]]] = {
             "endpoint of each node; `{address}` and `{hostname}` are the node's",
         ),
         "network": ("nimbus", "what overlays of gangs are named after; or `host`"),
-        "subnet": ("10.64.0.0/16", "addresses of which each gang's overlay gets a part"),
+        "subnet": ("10.64.0.0/16", "addresses, of which each gang gets a part"),
     },
     "datacenters": {
         "name": ("", "must be given and differ from the others"),

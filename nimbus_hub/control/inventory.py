@@ -175,6 +175,15 @@ class Inventory:
         """Tell whether a host is gone for good: nobody has it, and everybody was asked."""
         return self.is_complete and host_name not in self._by_name
 
+    def refusal(self, host_name: str) -> str:
+        """Return why a host takes nothing new, empty if it does."""
+        host = self._by_name.get(host_name)
+        if host is None:
+            return f"host {host_name} is not in the inventory"
+        if host.state is HostState.READY:
+            return ""
+        return f"host {host_name} is {host.state}: {host.state_reason}".removesuffix(": ")
+
     def executor(self, host_name: str) -> Executor:
         """Return who runs replicas on a host; raise Unavailable for one that is not there."""
         if host_name not in self._runs:

@@ -13,6 +13,7 @@ from dataclasses import replace
 from datetime import datetime
 
 from nimbus_hub.control.absences import Absences
+from nimbus_hub.control.blame import Blame, how
 from nimbus_hub.control.inventory import Inventory
 from nimbus_hub.control.leftovers import Leftovers
 from nimbus_hub.control.metrics import Metrics
@@ -30,17 +31,13 @@ from nimbus_hub.masters.base import Master, Outcome, Verdict
 from nimbus_hub.masters.registry import master
 from nimbus_hub.masters.script import ScriptMaster
 from nimbus_hub.model.job import Job, JobState
-from nimbus_hub.model.lease import Lease, LeaseState
+from nimbus_hub.model.lease import Lease, LeaseKind, LeaseState
 from nimbus_hub.model.quantities import format_duration
 from nimbus_hub.model.replica import REPLICA_MOVES, Replica, ReplicaState, ReplicaStatus
-from nimbus_hub.model.text import one_line
 
 __all__ = ["Runner"]
 
 log = logging.getLogger(__name__)
-
-_LAST_LINES = 5
-_TAIL_BYTES = 4096
 
 
 class Runner:
@@ -65,6 +62,7 @@ class Runner:
         self._outages = outages
         self._stalls = stalls
         self._metrics = metrics
+        self._blame = Blame(inventory)
 
     async def step(self, job: Job) -> None:
         """Take a job one step further; raise Conflict if it was written meanwhile."""
@@ -227,9 +225,10 @@ class Runner:
         elif verdict.outcome is Outcome.SUCCEEDED:
             await self._finish(work, JobState.SUCCEEDED, "")
         elif verdict.outcome is Outcome.FAILED:
-            reason = job.fault or await self._blame(verdict.culprit, replicas)
+            reason = job.fault or await self._blame.words(verdict.culprit, replicas)
             if job.attempt < job.attempts:
-                await (self._requeue if taken else self._retry)(job, lease, reason)
+                lease = lease if taken else await self._left(lease, verdict.culprit)
+                await (self._requeue if is_taken(lease) else self._retry)(job, lease, reason)
             elif job.is_holder:
                 await self._give_up(job, reason)
             else:
@@ -244,7 +243,7 @@ class Runner:
         new = [replacement(replica) for replica in ended]
         await self._records.save(job, new=new)
         for replica in ended:
-            log.info("replica %s %s and is replaced", replica.id, _how(replica))
+            log.info("replica %s %s and is replaced", replica.id, how(replica))
 
     async def _note_running(self, job: Job, replicas: Sequence[Replica]) -> None:
         """Record that a gang is complete, or that it is not in time."""
@@ -299,6 +298,16 @@ class Runner:
         await self._records.save(again, new=attempt_replicas(again, lease))
         log.info("job %s attempt %d of %d", job.id, again.attempt, again.attempts)
 
+    async def _left(self, lease: Lease, culprit: Replica | None) -> Lease:
+        """Return a lease given up if a replica could not start on a host that takes none now."""
+        if culprit is None or culprit.exit_code is not None or culprit.started_at is not None:
+            return lease
+        await self._inventory.refresh()
+        reason = self._inventory.refusal(culprit.host)
+        if lease.kind is not LeaseKind.JOB or not reason:
+            return lease
+        return lease.ending(LeaseState.LOST, reason, self._records.clock.now())
+
     async def _requeue(self, job: Job, lease: Lease, failure: str = "") -> None:
         """Have a job whose lease was taken away wait for another."""
         again, over, waiting = requeued(job, lease, new_id("l"), self._records.clock.now(), failure)
@@ -319,26 +328,6 @@ class Runner:
             over = LeaseState.RELEASED if lease.state.is_holding else LeaseState.CANCELLED
             await self._records.save(ended, lease.ended(over, f"job {ended.state}", now))
         log.info("job %s %s %s", job.id, ended.state, reason)
-
-    async def _blame(self, culprit: Replica | None, replicas: Sequence[Replica]) -> str:
-        """Return which replica failed, how, and its last lines."""
-        if culprit is None:
-            return "the job failed"
-        others = "; the others were stopped" if len(replicas) > 1 else ""
-        sentence = f"{culprit.name} on {culprit.host} {_how(culprit)}{others}"
-        lines = await self._last_lines(culprit)
-        return "\n  ".join([f"{sentence}. Its last lines:", *lines]) if lines else sentence
-
-    async def _last_lines(self, replica: Replica) -> list[str]:
-        try:
-            executor = self._inventory.keeper(replica.host, replica.id)
-            chunk = await executor.read_output(replica.id, -_TAIL_BYTES, _TAIL_BYTES)
-        except Unavailable:
-            return []
-        text = chunk.data.decode(errors="replace")
-        # Others read the reason in a terminal: what a program printed must not act there.
-        lines = map(one_line, text.splitlines())
-        return [line for line in lines if line][-_LAST_LINES:]
 
 
 def _master(job: Job) -> Master:
@@ -371,16 +360,6 @@ def _updated(replica: Replica, status: ReplicaStatus) -> Replica:
 
 def _still(replica: Replica, status: ReplicaStatus) -> str:
     """Return why a replica did not start when it was last tried, if it still does not run."""
-    is_waiting = status.state in (ReplicaState.CREATED, ReplicaState.STARTING)
-    return replica.reason if is_waiting and replica.state is not ReplicaState.PULLING else ""
-
-
-def _how(replica: Replica) -> str:
-    """Say how a replica ended."""
-    if replica.state is ReplicaState.LOST:
-        return f"was lost: {replica.reason}"
-    if replica.exit_code is None:
-        return f"did not run: {replica.reason}" if replica.reason else "did not run"
-    code = replica.exit_code
-    ended = f"was ended by signal {-code}" if code < 0 else f"exited with code {code}"
-    return f"{ended} ({replica.reason})" if replica.reason else ended
+    is_past = replica.state is ReplicaState.PULLING and status.state is not ReplicaState.PULLING
+    is_waiting = status.state in (ReplicaState.CREATED, ReplicaState.PULLING, ReplicaState.STARTING)
+    return replica.reason if is_waiting and not is_past else ""

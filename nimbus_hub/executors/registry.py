@@ -69,6 +69,7 @@ class Executors:
             read_policy(containers or {}),
             seen=seen,
         )
+        self._docker.disks.on_change = self._engines.note_change
 
     @property
     def all(self) -> tuple[Executor, ...]:

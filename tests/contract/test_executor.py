@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     Until = Callable[..., Awaitable[ReplicaStatus]]
 
 CREATED = ReplicaStatus(ReplicaState.CREATED)
+ON_ITS_WAY = {ReplicaState.PULLING, ReplicaState.STARTING, ReplicaState.RUNNING}
 
 
 async def running(driver: Driver, until: Until, replica_id: str) -> ReplicaStatus:
@@ -41,7 +42,7 @@ async def test_a_started_replica_is_on_its_way_at_once_and_then_runs(
     driver: Driver, until: Until
 ) -> None:
     await driver.executor.start(driver.spec("r1"))
-    assert (await driver.executor.poll("r1")).state in {ReplicaState.STARTING, ReplicaState.RUNNING}
+    assert (await driver.executor.poll("r1")).state in ON_ITS_WAY
     status = await until(driver.executor, "r1", ReplicaState.RUNNING)
     assert status.started_at is not None
     assert status.started_at.tzinfo is UTC

@@ -142,6 +142,12 @@ class ClusterHost:
             os.kill(int(pid_file.read_text()), signal.SIGKILL)
         pid_file.unlink()
 
+    def slow(self, rate: str) -> None:
+        """Have what others send it come at a rate like ``20mbit``, empty for no bound."""
+        where = ("dev", self.space, "root")
+        rule = ("tbf", "rate", rate, "burst", "64kb", "latency", "50ms")
+        _run("tc", "qdisc", *(("add", *where, *rule) if rate else ("del", *where)))
+
     def cut(self) -> None:
         """Take the host off the network."""
         _run("ip", "netns", "exec", self.space, "ip", "link", "set", "eth0", "down")
@@ -177,6 +183,11 @@ class Cluster:
     hosts: tuple[ClusterHost, ...]
     tls: Path
     network: str
+
+    @property
+    def outside(self) -> str:
+        """Return the address of this machine that the hosts reach."""
+        return self.network.replace(".0/24", ".254")
 
     def join(self) -> None:
         """Make the hosts a Swarm; the first one is its manager."""

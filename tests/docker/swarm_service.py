@@ -21,10 +21,10 @@ from nimbus_hub.client import Client, Job
 from tests.docker.cluster import ClusterHost, busybox_image, cluster, wait_for
 from tests.frameworks.cluster import Cluster
 
-__all__ = ["IMAGE", "SCRIPT", "SwarmService", "swarm_service"]
+__all__ = ["IMAGE", "SCRIPTS", "SwarmService", "swarm_service"]
 
 IMAGE = "nimbus-test/mounted:1"
-SCRIPT = Path(__file__).parent / "scripts" / "servers.py"
+SCRIPTS = Path(__file__).parent / "scripts"
 RACKS = ("r1", "r1", "r2")
 DISK = "64m"
 """What the last host has for images, containers and volumes."""
@@ -37,6 +37,7 @@ class SwarmService(Cluster):
     """The service, its hosts, and the directory that replicas share; see `Cluster`."""
 
     hosts: tuple[ClusterHost, ...] = ()
+    outside: str = ""
     shared: Path = Path()
     digits: Path = Path()
     patience: str = "2m"
@@ -61,14 +62,22 @@ class SwarmService(Cluster):
         self.start()
 
     @contextmanager
-    def drained(self, name: str) -> Iterator[None]:
-        """Have a host take nothing new meanwhile."""
+    def drained(self, *names: str) -> Iterator[None]:
+        """Have hosts take nothing new meanwhile."""
         with Client(self.client.url, "admin-token") as administrator:
-            administrator.drain(name)
+            for name in names:
+                administrator.drain(name)
             try:
                 yield
             finally:
-                administrator.undrain(name)
+                for name in names:
+                    administrator.undrain(name)
+
+    @contextmanager
+    def only(self, name: str) -> Iterator[None]:
+        """Have all other hosts take nothing new meanwhile."""
+        with self.drained(*(host.name for host in self.hosts if host.name != name)):
+            yield
 
     def host(self, name: str) -> ClusterHost:
         """Return a host by its name."""
@@ -85,12 +94,12 @@ class SwarmService(Cluster):
             what = f"{name} is {state}; it is {self.stands(name)}"
             wait_for(lambda name=name: self.stands(name)[0] == state, seconds, what)
 
-    def gang(self, line: str, **env: str) -> Job:
-        """Submit a parameter server and workers that take a host each."""
+    def gang(self, line: str, cpus: str = "1.5", **env: str) -> Job:
+        """Submit a parameter server and workers, which by default take a host each."""
         given = {"SHARED": str(self.shared), **env}
         words = [word for name, value in given.items() for word in ("--env", f"{name}={value}")]
-        head = ["--framework", "script", "--cpus", "1.5"]
-        return self.submit([*head, *line.split(), *words, SCRIPT.name], self.digits)
+        head = ["--framework", "script", "--cpus", cpus]
+        return self.submit([*head, *line.split(), *words, "servers.py"], self.digits)
 
     def written(self, job: Job, attempt: int) -> dict[str, bytes]:
         """Return what the replicas of an attempt say that they wrote, by name."""
@@ -152,7 +161,9 @@ def swarm_service(directory: Path) -> Iterator[SwarmService]:
         (directory / name).mkdir()
     shared = str(directory / "shared")
     mounts.append({"source": shared, "target": shared, "read_only": False})
-    with cluster(3, labels=[[f"rack={rack}"] for rack in RACKS], disks={2: DISK}) as made:
+    options = ["--insecure-registry", "10.0.0.0/8"]
+    labels = [[f"rack={rack}"] for rack in RACKS]
+    with cluster(3, labels=labels, options=options, disks={2: DISK}) as made:
         made.join()
         _give_image(made.hosts)
         files = _CLUSTER_FILE.format(manager=made.hosts[0].endpoint, tls=made.tls)
@@ -163,6 +174,7 @@ def swarm_service(directory: Path) -> Iterator[SwarmService]:
             # The interpreter may be in root's home.
             containers={"user": "0:0", "mounts": mounts},
             hosts=made.hosts,
+            outside=made.outside,
             shared=directory / "shared",
             digits=_with_digits(directory / "digits"),
         )
@@ -182,9 +194,9 @@ def _give_image(hosts: Sequence[ClusterHost]) -> None:
 
 
 def _with_digits(directory: Path) -> Path:
-    """Return a directory with the script and its data."""
+    """Return a directory with the scripts and their data."""
     images, labels = load_digits(return_X_y=True)
     numpy.savez(directory / "digits.npz", images=images / 16, labels=labels)
-    (directory / SCRIPT.name).write_bytes(SCRIPT.read_bytes())
+    for script in SCRIPTS.iterdir():
+        (directory / script.name).write_bytes(script.read_bytes())
     return directory
-

@@ -124,7 +124,7 @@ async def test_a_container_that_is_killed_is_said_to_be(
     docker.client.kill(container_name("r1"), 9)
     status = await ended(docker.executor, "r1")
     assert (status.state, status.exit_code) == (ReplicaState.EXITED, -9)
-    assert status.reason.startswith("killed by SIGKILL from outside")
+    assert status.reason.startswith("its Docker engine sent SIGKILL")
 
 
 STUBBORN = """

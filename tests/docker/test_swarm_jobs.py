@@ -1,4 +1,4 @@
-"""Jobs over the overlay of a Swarm, through the whole service: each replica on a host of its own."""
+"""Jobs over the overlay of a Swarm, through the whole service: a host for each replica."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 
 from nimbus_hub.client import Job
 from tests.docker.cluster import wait_for
-from tests.docker.swarm_service import SCRIPT, SwarmService
+from tests.docker.swarm_service import SwarmService
 from tests.frameworks.cluster import SCRIPTS
 
 OVERLAY = IPv4Network("10.64.0.0/16")
@@ -64,7 +64,7 @@ def test_servers_and_workers_talk_over_the_overlay_while_the_service_is_killed(
     assert f"workers at {' '.join(workers)}\n".encode() in written["ps-0"]
     assert f"{workers[1]} reaches {own['ps-0']}\n".encode() in written["worker-1"]
     assert f"{workers[0]} agrees with {workers[1]}\n".encode() in written["worker-0"]
-    single = one_process(swarm.digits, SCRIPT.name)
+    single = one_process(swarm.digits, "servers.py")
     for name in ("accuracy", "weights"):
         assert value(name, written["worker-0"].decode()) == pytest.approx(value(name, single))
     assert value("accuracy", single) > 0.9
@@ -80,8 +80,8 @@ def test_data_parallel_pytorch_comes_to_what_one_process_does(
     single = one_process(tmp_path, "torch_digits.py")
     wait_for(lambda: swarm.text(job).count("round 0") == 3, 90, "all three train")
     own = addresses(swarm, job)
-    # Each worker sums with both others.
-    wait_for(lambda: peers(swarm, job) == dict.fromkeys(own.values(), {*own.values()}), 60, "sums")
+    all_with_all = {address: {*own.values()} for address in own.values()}
+    wait_for(lambda: peers(swarm, job) == all_with_all, 60, "each sums with both others")
     ended = swarm.wait(job, 60)
     text = swarm.text(job)
     assert (ended.state, ended.attempt) == ("succeeded", 1), text
@@ -95,7 +95,14 @@ def peers(swarm: SwarmService, job: Job) -> dict[str, set[str]]:
     """Return the addresses that each of a job's addresses is connected with, and itself."""
     found: dict[str, set[str]] = {}
     for process in swarm.processes(job):
-        entered = ["nsenter", f"--net=/proc/{process.pid}/ns/net", "ss", "-Htn", "state", "established"]
+        entered = [
+            "nsenter",
+            f"--net=/proc/{process.pid}/ns/net",
+            "ss",
+            "-Htn",
+            "state",
+            "established",
+        ]
         told = subprocess.run(entered, capture_output=True, text=True, check=False, timeout=30)
         for line in told.stdout.splitlines():
             own, other = re.findall(r"\d+(?:\.\d+){3}", line)

@@ -80,9 +80,10 @@ class Cluster:
                 free.bind(("127.0.0.1", 0))
                 self.port = free.getsockname()[1]
         own = {} if self.packages is None else {"PYTHONPATH": str(self.packages)}
+        env = {**os.environ, **own}
         with (self.state / "service.log").open("ab") as log:
             self.process = subprocess.Popen(
-                self.command(), stdout=log, stderr=log, cwd=SCRIPTS.parents[2], env={**os.environ, **own}
+                self.command(), stdout=log, stderr=log, cwd=SCRIPTS.parents[2], env=env
             )
         self.client = Client(f"http://127.0.0.1:{self.port}/services/nimbus", TOKEN)
         end = time.monotonic() + 30

@@ -121,6 +121,43 @@ async def test_what_still_runs_on_a_host_said_to_be_down_is_stopped_before_its_s
     assert world.job(job).state is JobState.FAILED
 
 
+async def test_what_only_starts_on_a_host_that_is_given_up_is_lost_and_stopped(
+    world: World,
+) -> None:
+    """Its executor may know how far it was, and not that the host is away."""
+    world.executor.auto_run = world.executor.auto_stop = False
+    job = await world.running(retries=1)
+    (replica,) = world.replicas(job)
+    await have(world, replace(SMALL_1, state=HostState.DOWN), SMALL_2)
+    world.skip(minutes=3)
+    await world.passes(4)
+    assert replica.id in {each for each, _ in world.executor.stopped}
+    again = world.job(job)
+    assert (again.state, again.attempt) == (JobState.STARTING, 2)
+    assert {slot.host for slot in world.lease_of(job).slots} == {"small-2"}
+
+
+async def test_what_a_host_that_takes_nothing_new_refused_is_started_elsewhere(
+    world: World,
+) -> None:
+    world.executor.auto_run = False
+    job = await world.running(retries=1)
+    (replica,) = world.replicas(job)
+    full = replace(SMALL_1, state=HostState.DRAINING, state_reason="its disk is full")
+    world.executor._hosts = (full, SMALL_2)
+    world.executor.lose(replica.id, "no space left on device")
+    await world.passes(4)
+    old = world.store.lease(job.lease_id)
+    assert (old.state, old.reason) == (
+        LeaseState.LOST,
+        "host small-1 is draining: its disk is full",
+    )
+    again = world.job(job)
+    assert (again.state, again.attempt) == (JobState.STARTING, 2)
+    assert again.reason.startswith("attempt 1 failed: worker-0 on small-1 was lost: no space")
+    assert {slot.host for slot in world.lease_of(job).slots} == {"small-2"}
+
+
 async def test_what_was_left_behind_is_stopped_when_its_host_is_back(world: World) -> None:
     job = await world.running(retries=0)
     (replica,) = world.replicas(job)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from nimbus_hub.control import runner
-from nimbus_hub.control.runner import _how
+from nimbus_hub.control.blame import how
 from nimbus_hub.errors import Conflict, InvalidRequest, NotFound, Unavailable
 from nimbus_hub.masters.base import Master, ReplicaCommand, Verdict
 from nimbus_hub.masters.script import ScriptMaster
@@ -42,7 +42,7 @@ async def world(tmp_path: Path) -> AsyncIterator[World]:
 def test_how_a_replica_ended_is_said(
     state: ReplicaState, code: int | None, reason: str, sentence: str
 ) -> None:
-    assert _how(replace(REPLICA, state=state, exit_code=code, reason=reason)) == sentence
+    assert how(replace(REPLICA, state=state, exit_code=code, reason=reason)) == sentence
 
 
 @pytest.mark.parametrize("error", [InvalidRequest, NotFound, Conflict])
@@ -173,6 +173,21 @@ async def test_progress_told_while_hosts_are_asked_holds_nothing_up(
     world.executor.exit(world.replicas(job)[0].id, 0)
     await world.passes(1)
     assert world.job(job).state is JobState.SUCCEEDED
+
+
+async def test_why_a_replica_does_not_start_is_told_till_it_runs(world: World) -> None:
+    world.executor.auto_run = False
+    job = await world.running()
+    world.executor.unreachable = True
+    await world.passes(2)
+    assert [each.reason for each in world.replicas(job)] == ["the fake executor does not answer"]
+    world.executor.unreachable = False
+    await world.passes(2)
+    assert [each.reason for each in world.replicas(job)] == ["the fake executor does not answer"]
+    world.skip(minutes=6)
+    await world.passes(2)
+    reason = "worker-0 did not start within 5m: the fake executor does not answer"
+    assert world.job(job).reason == reason
 
 
 async def test_a_gang_that_is_not_complete_in_time_is_given_up(world: World) -> None:

@@ -37,6 +37,9 @@ def refuse(status: int, words: str) -> Any:
         (500, "no space left on device", InvalidRequest),
         # An engine that was killed is back, and its Swarm still keeps its last session.
         (500, "attaching to network failed: context deadline exceeded", Unavailable),
+        # A Swarm has no manager.
+        (500, "Could not attach to network nimbus: context deadline exceeded", Unavailable),
+        (500, "The swarm does not have a leader", Unavailable),
     ],
 )
 def test_an_engines_refusal_is_of_the_kind_that_says_whether_to_ask_again(

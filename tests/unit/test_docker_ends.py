@@ -19,8 +19,14 @@ def told(code: int = 0, status: str = "exited", **more: Any) -> dict[str, Any]:
     return {"State": {**state, **more}}
 
 
-def end(found: dict[str, Any] | None, *, was_stopped: bool = False, output: bytes = b"") -> End:
-    return end_of(found, was_stopped=was_stopped, memory_bytes=64 * 2**20, output=output)
+def end(
+    found: dict[str, Any] | None,
+    *actions: str,
+    was_stopped: bool = False,
+    output: bytes = b"",
+) -> End:
+    events = [{"Action": each, "timeNano": ENDED_AT.timestamp() * 1e9} for each in actions]
+    return end_of(found, events, was_stopped=was_stopped, memory_bytes=64 * 2**20, output=output)
 
 
 @pytest.mark.parametrize(
@@ -61,6 +67,17 @@ def test_the_memory_limit_is_said_if_it_did_any_harm() -> None:
 @pytest.mark.parametrize("found", [None, told(137, "removing"), told(137, "dead")])
 def test_a_container_that_others_remove_is_lost(found: dict[str, Any] | None) -> None:
     assert end(found) == End(ReplicaState.LOST, None, "its container was removed", None)
+
+
+def test_who_is_ended_by_an_engine_that_was_started_again_is_said_to_be() -> None:
+    reason = "its Docker engine sent SIGTERM: it was started again, or asked to do so"
+    assert end(told(143), "kill", "die").reason == reason
+    assert end(told(143), "die").reason == "ended by SIGTERM"
+    assert end(told(143), "kill", "die", was_stopped=True).reason == "stopped"
+
+
+def test_a_removed_container_ended_before_those_that_end_for_it() -> None:
+    assert end(None, "kill", "die", "destroy").ended_at == ENDED_AT
 
 
 @pytest.mark.parametrize(

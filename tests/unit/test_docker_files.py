@@ -66,13 +66,17 @@ def test_a_jobs_files_are_its_users_and_our_library_is_not(
     assert list((tmp_path / "staging").iterdir()) == []
 
 
-def test_what_was_left_is_found_again_and_of_other_hosts_checkpoints_the_newest_last(
-    results: Results, tmp_path: Path
+@pytest.mark.parametrize("newest", ["a", "b", "c"])
+def test_what_was_left_is_found_again_and_of_all_checkpoints_the_newest(
+    results: Results, tmp_path: Path, newest: str
 ) -> None:
-    for host, changed in (("b", 2), ("c", 1), ("a", 3)):
+    """Whenever they were fetched: those of a host that was cut off come late, and are old."""
+    for host in ("b", "c", "a"):
         names = (f"checkpoints/{host}", "checkpoints/last", f"output/{host}")
         results.keep("j-1", host, [archive(*map(member, names), content=host.encode())])
-        os.utime(results.directory("j-1", host), (changed, changed))
+        changed = 2 if host == newest else 1
+        os.utime(results.directory("j-1", host) / "checkpoints" / "last", (changed, changed))
+        os.utime(results.directory("j-1", host) / "checkpoints" / host, (1, 1))
     with (
         packed(SPEC, (7, 8), SNAPSHOTS, results, tmp_path / "staging") as file,
         tarfile.open(fileobj=file) as found,
@@ -83,7 +87,7 @@ def test_what_was_left_is_found_again_and_of_other_hosts_checkpoints_the_newest_
         *("checkpoints/a", "checkpoints/b", "checkpoints/c"),
         *("checkpoints/last", "output/a"),
     }
-    assert (tmp_path / "volume/checkpoints/last").read_text() == "a"
+    assert (tmp_path / "volume/checkpoints/last").read_text() == newest
 
 
 def test_results_are_kept_in_place_of_earlier_ones(results: Results) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import docker
+import requests
 import urllib3
 from docker.tls import TLSConfig
 from docker.types import CancellableStream
@@ -99,9 +100,12 @@ def _keep_alive(client: docker.APIClient) -> None:
 
 
 def why(error: BaseException) -> str:
-    """Return the first cause of a fault, without all that was wrapped around it."""
-    words = str(error)
-    while (cause := error.__cause__ or error.__context__) is not None:
-        error = cause
-        words = getattr(error, "strerror", None) or str(error) or words
-    return words
+    """Return what the system said of a fault, without all that libraries wrapped around it."""
+    words, is_cut = str(error), False
+    found: BaseException | None = error
+    while found is not None:
+        is_cut = is_cut or isinstance(found, urllib3.exceptions.ProtocolError)
+        if isinstance(found, OSError) and not isinstance(found, requests.RequestException):
+            words, is_cut = found.strerror or str(found), False
+        found = found.__cause__ or found.__context__
+    return "its connection ended" if is_cut else words

@@ -204,6 +204,11 @@ class EngineClient:
                 name, tag or "latest", stream=True, decode=True, auth_config=auth
             )
 
+    def make_image(self, reference: str, archive: bytes) -> None:
+        """Make an image of the archive of its root directory."""
+        with self._asked(LONG_SECONDS) as client:
+            client.import_image_from_data(archive, reference)
+
     def stats(self, name: str) -> dict[str, Any] | None:
         """Return what a container uses, None if it is gone."""
         try:

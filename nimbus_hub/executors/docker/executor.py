@@ -21,6 +21,7 @@ from nimbus_hub.executors.base import OnChange
 from nimbus_hub.executors.directories import Snapshots
 from nimbus_hub.executors.docker.checks import check_engine
 from nimbus_hub.executors.docker.containers import container_name
+from nimbus_hub.executors.docker.disks import Disks
 from nimbus_hub.executors.docker.ends import is_over
 from nimbus_hub.executors.docker.engine import EngineClient, Engines
 from nimbus_hub.executors.docker.files import Inside, Results
@@ -77,9 +78,16 @@ class DockerExecutor:
         self._engines = Engines(engines)
         self._images = Images(policy.credentials)
         volumes = Volumes(snapshots, self._results, state / "staging", self._record)
-        networks = Networks(self._engines)
+        self.disks = Disks()
         self._runs = Runs(
-            self._engines, self._images, volumes, networks, policy, environments, self._record
+            self._engines,
+            self._images,
+            volumes,
+            Networks(self._engines),
+            self.disks,
+            policy,
+            environments,
+            self._record,
         )
         self._usage = EngineUsage()
         self._runs.cpu_seconds = self._usage.cpu_seconds
@@ -98,7 +106,7 @@ class DockerExecutor:
             task = asyncio.create_task(self._sweep(client))
             self._sweeps.add(task)
             task.add_done_callback(self._sweeps.discard)
-        return hosts
+        return tuple(map(self.disks.marked, hosts))
 
     async def _sweep(self, client: EngineClient) -> None:
         try:
@@ -283,6 +291,7 @@ class DockerExecutor:
             task.cancel()
         await asyncio.gather(*self._sweeps, return_exceptions=True)
         await self._runs.close()
+        await self.disks.close()
         await self._images.close()
         self._engines.close()
 

@@ -81,15 +81,23 @@ class Results:
         return self.path / job_id / f".{host}.volume"
 
     def trees(self, job_id: str, host: str) -> Iterator[tuple[str, Path]]:
-        """Yield what a job is to find again on a host; of others its checkpoints, older first."""
+        """Yield what a job is to find again on a host, and checkpoints of all, older first.
+
+        By when they were written: a host that was cut off gives its own last.
+        """
         job = self.path / job_id
         names = [path.name for path in job.iterdir()] if job.is_dir() else []
-        others = [name for name in names if name != host and not name.startswith(".")]
-        others.sort(key=lambda name: (job / name).stat().st_mtime_ns)
-        for name in others:
+        hosts = [name for name in names if not name.startswith(".")]
+        for name in sorted(hosts, key=lambda name: _newest(job / name / "checkpoints")):
             yield "checkpoints", job / name / "checkpoints"
         for directory in DIRECTORIES:
-            yield directory, job / host / directory
+            if directory != "checkpoints":
+                yield directory, job / host / directory
+
+
+def _newest(path: Path) -> int:
+    """Return when the newest file below a directory was written, in nanoseconds."""
+    return max((each.stat().st_mtime_ns for each in path.rglob("*") if each.is_file()), default=0)
 
 
 def packed(

@@ -47,6 +47,8 @@ LINGER_SECONDS = 2.0
 _BRIDGES = "nimbus"
 _WHOLE_LABEL = "nimbus.network"
 _NO_NETWORK = "none"
+_SAME_NAME = "name conflicts with an existing object"
+"""What a manager says where two ask for one overlay at the same instant."""
 _TRIES = 10
 _PAUSE_SECONDS = 0.1
 
@@ -290,9 +292,10 @@ def _create(sdk: docker.APIClient, driver: str, at: Attachment, gang: str) -> st
             at.network, driver, ipam=ipam, labels=labels, check_duplicate=True, **more
         )
     except docker_errors.APIError as error:
-        if error.status_code not in (403, 409):
+        said = str(error.explanation)
+        if error.status_code not in (403, 409) and _SAME_NAME not in said:
             raise
-        return str(error.explanation)
+        return said
     return ""
 
 

@@ -22,6 +22,7 @@ from nimbus_hub.executors.docker.containers import (
     container_name,
     job_directory,
 )
+from nimbus_hub.executors.docker.disks import Disks, is_full
 from nimbus_hub.executors.docker.ends import belongs_to, by_signal, end_of, moment
 from nimbus_hub.executors.docker.engine import EngineClient, Engines, Input, Pieces
 from nimbus_hub.executors.docker.following import Container, followed
@@ -47,11 +48,12 @@ _NEVER = "stopped before it was started"
 
 @dataclass(slots=True)
 class _Launch:
-    """A start that goes on; ``image`` is what is being pulled for it."""
+    """A start that goes on; ``image`` is what is being pulled for it, if it is not there yet."""
 
     spec: ReplicaSpec
     task: asyncio.Task[None] | None = None
     image: str = ""
+    has_image: bool = False
 
 
 @dataclass(slots=True)
@@ -70,6 +72,7 @@ class Runs:
     images: Images
     volumes: Volumes
     networks: Networks
+    disks: Disks
     policy: Policy
     environments: Mapping[str, str]
     record: Callable[[str], Record]
@@ -103,10 +106,11 @@ class Runs:
             if replica_id in self._failures:
                 raise self._failures.pop(replica_id)
             return None
-        if launch.image:
-            reason = self.images.progress(launch.spec.host, launch.image)
-            return ReplicaStatus(ReplicaState.PULLING, reason=reason)
-        return ReplicaStatus(ReplicaState.STARTING)
+        if launch.has_image:
+            return ReplicaStatus(ReplicaState.STARTING)
+        # Also before it is known whether there is something to pull: no start is followed by that.
+        known = self.images.progress(launch.spec.host, launch.image) if launch.image else ""
+        return ReplicaStatus(ReplicaState.PULLING, reason=known)
 
     async def is_only_created(self, replica_id: str) -> bool:
         """Tell whether the service was killed just before it started a container."""
@@ -163,6 +167,8 @@ class Runs:
             # Told to who asks next; who asks again after that finds it not started.
             self._failures[spec.id] = error
         except NimbusError as error:
+            if is_full(error.message):
+                self.disks.note_full(self.engines.of(spec.host))
             await self._refuse(spec, error.message)
         except asyncio.CancelledError:
             if not self.record(spec.id).is_stopping():
@@ -184,6 +190,7 @@ class Runs:
         if record.read().status is not None and not await self.is_only_created(spec.id):
             return
         image = await self._image(launch, client)
+        launch.has_image = True
         record.write_spec(
             {
                 "host": spec.host,
@@ -218,6 +225,8 @@ class Runs:
                 f"there is no environment {launch.spec.environment!r} of containers; known: {names}"
             )
         found = await self.images.find(client, reference)
+        if self.record(launch.spec.id).is_stopping():
+            raise InvalidRequest(_NEVER)
         if found is None:
             launch.image = reference
             self.on_change(launch.spec.id)

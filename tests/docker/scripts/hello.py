@@ -2,6 +2,7 @@
 
 import os
 import socket
+import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -10,6 +11,11 @@ from pathlib import Path
 PORT = int(os.environ["PORT"])
 asked_file = Path(os.environ["ASKED"])
 server = socket.create_server(("", PORT))
+
+
+def say(text):
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()
 
 
 def answer():
@@ -27,15 +33,15 @@ def ask(address):
 
 
 threading.Thread(target=answer, daemon=True).start()
-print("up", flush=True)
+say("up")
 answers = {}
 while True:
     lines = asked_file.read_text().split() if asked_file.exists() else []
     new = [each for each in lines if each not in answers and each != "end"]
     with ThreadPoolExecutor(32) as pool:
-        for address, said in zip(new, pool.map(ask, new)):
+        for address, said in zip(new, pool.map(ask, new), strict=True):
             answers[address] = said
-            print(said, flush=True)
+            say(said)
     if "end" in lines:
         break
     time.sleep(0.1)

@@ -18,12 +18,12 @@ from nimbus_hub.model.replica import ReplicaSpec, ReplicaState, ReplicaStatus
 from nimbus_hub.scheduler.addresses import PartPool
 from tests.docker.cluster import ClusterHost, wait_for
 from tests.docker.driver import DockerDriver
-from tests.docker.swarm_service import SCRIPT, SwarmService
+from tests.docker.swarm_service import SCRIPTS, SwarmService
 
 Until = Callable[..., Awaitable[ReplicaStatus]]
 Eventually = Callable[[Callable[[], object]], Awaitable[None]]
 
-HELLO = SCRIPT.parent / "hello.py"
+HELLO = SCRIPTS / "hello.py"
 PORT = "41234"
 
 

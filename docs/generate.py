@@ -96,8 +96,11 @@ CLUSTER_KEYS: dict[str, dict[str, tuple[str, str]]] = {
         "datacenter": ("default", "a gang never spans two"),
         "rack": ("that label of the engine", "hosts of one rack are near to each other"),
         "labels": ("none", "names and values, over those of the engine"),
-        "network": ("bridge", "`bridge`, `host` or the name of an attachable overlay"),
-        "subnet": ("one that is free", "addresses of the network, like `10.64.0.0/16`"),
+        "network": ("bridge", "`bridge`, `host` or what overlays are named after"),
+        "subnet": (
+            "one that is free",
+            "addresses, of which each gang gets a part, like `10.64.0.0/16`",
+        ),
     },
     "swarms": {
         "datacenter": ("", "the one that its nodes are in; must be given, a Swarm has its own"),
@@ -107,8 +110,8 @@ CLUSTER_KEYS: dict[str, dict[str, tuple[str, str]]] = {
             "tcp://{address}:2376",
             "endpoint of each node; `{address}` and `{hostname}` are the node's",
         ),
-        "network": ("nimbus", "attachable overlay, made if it is not there; or `host`"),
-        "subnet": ("10.64.0.0/16", "addresses of the overlay if it has to be made"),
+        "network": ("nimbus", "what overlays of gangs are named after; or `host`"),
+        "subnet": ("10.64.0.0/16", "addresses, of which each gang gets a part"),
     },
     "datacenters": {
         "name": ("", "must be given and differ from the others"),

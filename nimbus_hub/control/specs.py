@@ -71,6 +71,7 @@ def replica_spec(
         argv=command.argv,
         env={**contract, **command.env, **_needs(command, settings)},
         address=slot.address,
+        lease_id=lease.id,
         interfaces=command.interfaces,
         environment=job.launch.environment,
         snapshot=job.launch.snapshot,

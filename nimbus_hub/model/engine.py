@@ -17,7 +17,7 @@ HOST_NETWORK = "host"
 """The host's own network, at full speed; slots share its address and its ports."""
 
 _ENDPOINT = re.compile(r"unix:///\S+|(tcp|ssh)://(?:[^\s@/]+@)?([^\s@/:]+|\[[0-9a-f:]+\])(:\d+)?/?")
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+_NAME = re.compile(r"[A-Za-z0-9](?:[-_]*[A-Za-z0-9]){0,39}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,8 +27,8 @@ class Engine:
     ``endpoint`` is like ``unix:///var/run/docker.sock``, ``tcp://10.0.0.5:2376`` or
     ``ssh://user@gpu-1``; ``tls`` the directory with ca.pem, cert.pem and key.pem for tcp.
     ``address`` is the IPv4 address that other hosts reach it at. ``network`` is "bridge",
-    "host" or the name of an attachable overlay; ``subnet`` the addresses of the network if
-    it has to be made, empty: some that are free.
+    "host" or what the overlays of a Swarm are named after; ``subnet`` the addresses of which
+    each gang's network gets some, on a bridge some that are free if it is empty.
     """
 
     host: str
@@ -45,6 +45,11 @@ class Engine:
         """Refuse an engine that could not be reached, or not safely."""
         _check_endpoint(self.endpoint, self.tls)
         _check_network(self.network, self.subnet)
+        if self.network not in (BRIDGE, HOST_NETWORK) and not self.subnet:
+            raise InvalidRequest(
+                f"subnet must be given with the overlay {self.network}: the addresses that all "
+                "hosts of its Swarm share, like 10.64.0.0/16"
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +74,7 @@ class Swarm:
         _check_endpoint(example, self.tls_for(example), self.engine)
         if self.network == BRIDGE:
             raise InvalidRequest(
-                "a swarm's network must be host or the name of an overlay, got bridge"
+                "a swarm's network must be host or a name for its overlays, got bridge"
             )
         _check_network(self.network, "" if self.network == HOST_NETWORK else self.subnet)
 
@@ -111,7 +116,7 @@ def _is_loopback(name: str) -> bool:
 def _check_network(network: str, subnet: str) -> None:
     if not _NAME.fullmatch(network):
         raise InvalidRequest(
-            f"network must be bridge, host or the name of an overlay, got {network!r}"
+            f"network must be bridge, host or a name for overlays, got {network!r}"
         )
     if network == HOST_NETWORK and subnet:
         raise InvalidRequest(f"subnet must be left out with the host's network, got {subnet!r}")

@@ -1,21 +1,23 @@
-"""Networks of which each slot has an IPv4 address of its own.
+"""Networks of which each slot has an IPv4 address of its own, and each gang a part of its own.
 
-The first addresses are the engine's: for its gateway, for containers that are no slots, on an
-overlay for each host. The last one is for broadcasts. All between are for slots.
+A network is cut into parts of one size. Half of a part is the engine's: its gateway, and on an
+overlay an address for each host that joins. The other half is for slots, as many of them as
+hosts could join. Docker lets nobody from one part into another.
 """
 
 from __future__ import annotations
 
 from functools import lru_cache
-from ipaddress import IPv4Network
+from ipaddress import IPv4Address, IPv4Network
 
 from nimbus_hub.errors import InvalidRequest
 
-__all__ = ["engine_part", "read_network", "slot_addresses"]
+__all__ = ["engine_half", "most_slots", "part_of", "part_starts", "read_network", "slot_addresses"]
 
 _LONGEST_PREFIX = 28
-_SHARE = 16
-_MOST = 256
+_FEWEST_BITS = 4
+_TAKEN = 2
+"""The network's own address and the gateway; and the broadcast, and one to keep halves even."""
 
 
 def read_network(text: str) -> IPv4Network:
@@ -34,15 +36,42 @@ def read_network(text: str) -> IPv4Network:
     return found
 
 
-def engine_part(network: str) -> str:
-    """Return the part of a network that is the engine's own: a sixteenth, at most a /24."""
-    whole = read_network(network)
-    size = min(_MOST, max(4, whole.num_addresses // _SHARE))
-    return f"{whole.network_address}/{33 - size.bit_length()}"
-
-
 @lru_cache(maxsize=65536)
-def slot_addresses(network: str) -> range:
-    """Return the addresses of a network that slots may have, as numbers."""
-    whole, own = read_network(network), IPv4Network(engine_part(network))
-    return range(int(own.broadcast_address) + 1, int(whole.broadcast_address))
+def part_starts(network: str) -> range:
+    """Return the first addresses of a network's parts, as numbers; steps are their size.
+
+    Of 2^n addresses a part has about 2^(n/2 - 1), and never fewer than 16: a /16 has 512 parts
+    of 128 addresses.
+    """
+    whole = read_network(network)
+    bits = max(_FEWEST_BITS, (33 - whole.prefixlen) // 2 - 1)
+    first = int(whole.network_address)
+    return range(first, first + whole.num_addresses, 2**bits)
+
+
+def part_of(network: str, address: str) -> str:
+    """Return the part of a network that has an address; raise InvalidRequest if none has."""
+    number, starts = int(IPv4Address(address)), part_starts(network)
+    if number not in range(starts.start, starts.stop):
+        raise InvalidRequest(
+            f"the address {address} is none of the network {network}: the host had another one "
+            "when it was given"
+        )
+    prefix = 33 - starts.step.bit_length()
+    return f"{IPv4Address(number - number % starts.step)}/{prefix}"
+
+
+def engine_half(part: str) -> str:
+    """Return the addresses of a part that are the engine's own."""
+    return str(next(IPv4Network(part).subnets()))
+
+
+def most_slots(network: str) -> int:
+    """Return how many slots a gang may have on a network."""
+    return part_starts(network).step // 2 - _TAKEN
+
+
+def slot_addresses(network: str, start: int) -> range:
+    """Return the addresses that slots may have of the part that starts there, as numbers."""
+    first = start + part_starts(network).step // 2
+    return range(first, first + most_slots(network))

@@ -65,8 +65,9 @@ class ReplicaSpec:
     from it. ``workspace``: a working directory of this name is brought up to date instead of
     made anew. ``has_input``: standard input is what :meth:`Executor.write_input` writes.
 
-    ``interfaces`` are variables that get the name of the network interface that has
-    ``address``, unless ``env`` has them.
+    ``address`` is that of the replica's slot on the lease ``lease_id``; replicas of another lease
+    need not reach it. ``interfaces`` are variables that get the name of the network interface
+    that has ``address``, unless ``env`` has them.
     """
 
     id: str
@@ -85,6 +86,7 @@ class ReplicaSpec:
     workspace: str | None = None
     has_input: bool = False
     address: str = ""
+    lease_id: str = ""
     interfaces: tuple[str, ...] = ()
 
 

@@ -7,10 +7,11 @@ from typing import NamedTuple, Self
 
 from nimbus_hub.model.cluster import Rules
 from nimbus_hub.model.host import Host
+from nimbus_hub.model.network import most_slots
 from nimbus_hub.model.slot import PORTS_PER_SLOT, Slot, SlotGroup
 from nimbus_hub.scheduler.addresses import Networks
 from nimbus_hub.scheduler.fit import Fitter, Seats
-from nimbus_hub.scheduler.free import Free, Seat
+from nimbus_hub.scheduler.free import ENDLESS, Free, Seat
 from nimbus_hub.scheduler.placement import PlacementFactory
 from nimbus_hub.scheduler.ports import PortPool
 from nimbus_hub.scheduler.shape import Shape
@@ -43,14 +44,15 @@ class Capacity:
         self._mix = mix
         self._placement = placement
         by_name: dict[str, list[Host]] = {}
-        networks: set[str] = set()
         for host in hosts:
             by_name.setdefault(host.datacenter, []).append(host)
-            networks.add(host.network)
         self.fitters = {
             name: self._fitter(Free(by_name[name], rules), mix) for name in sorted(by_name)
         }
-        self._networks = Networks(networks)
+        self._networks = Networks(
+            (name, host.network) for name, own in by_name.items() for host in own
+        )
+        self.most_slots = {name: _most_slots(own) for name, own in by_name.items()}
         self._pools: dict[str, PortPool] = {}
         self._places: dict[str, tuple[str, int, dict[int, int]]] = {}
         for name, fitter in self.fitters.items():
@@ -117,7 +119,7 @@ class Capacity:
         for slot in slots:
             if slot.address in self._pools:
                 self._pools[slot.address].take(slot.ports)
-            self._networks.take(slot.address)
+            self._networks.take(slot.address, self._places.get(slot.host, (None,))[0])
 
     # Placing
 
@@ -129,8 +131,9 @@ class Capacity:
         They are as near to a host as they can be where that is in the datacenter.
         """
         home, place, _ = self._places.get(near or "", ("", None, {}))
+        count = sum(group.count for group in groups)
         for name in datacenters:
-            if name in self.fitters:
+            if name in self.fitters and count <= self.most_slots[name]:
                 seats = self.fitters[name].gang(groups, place if name == home else None)
                 if seats is not None:
                     return Seated(name, seats)
@@ -157,13 +160,19 @@ class Capacity:
         """Return the slots of a gang, or None if ports or addresses ran out."""
         hosts = self.fitters[found.datacenter].free.hosts
         indexes: dict[str, int] = {}
+        addresses: dict[str, Iterator[str]] = {}
         slots: list[Slot] = []
         for group, seats in zip(groups, found.seats, strict=True):
             for host, devices in (each for seat in seats for each in _single(seat)):
                 index = indexes[group.role] = indexes.get(group.role, -1) + 1
+                at = hosts[host]
+                if at.network and at.network not in addresses:
+                    part = self._networks[found.datacenter, at.network].pick(lease_id)
+                    addresses[at.network] = part or iter(())
                 # Another start of the search for each slot: a gang does not queue for ports.
                 seed = f"{lease_id}.{group.role}.{index}"
-                slots.append(self._slot(group, index, hosts[host], devices, seed))
+                own = addresses.get(at.network)
+                slots.append(self._slot(group, index, at, devices, own, seed))
         if all(slot.address and len(slot.ports) == PORTS_PER_SLOT for slot in slots):
             return tuple(slots)
         self._give_back(slots)
@@ -177,12 +186,23 @@ class Capacity:
             if not network:
                 self._pools[slot.address].give(slot.ports)
             elif slot.address:
-                self._networks[network].give(slot.address)
+                self._networks[datacenter, network].give(slot.address)
 
     def _slot(
-        self, group: SlotGroup, index: int, host: Host, devices: tuple[int, ...], seed: str
+        self,
+        group: SlotGroup,
+        index: int,
+        host: Host,
+        devices: tuple[int, ...],
+        addresses: Iterator[str] | None,
+        seed: str,
     ) -> Slot:
-        address, ports = self._reach(host, seed)
+        if addresses is None:
+            address, ports = host.address, self._ports(host, seed)
+        else:
+            # All of its ports are free; none at all where the gang's part has no more addresses.
+            address = next(addresses, "")
+            ports = tuple(range(host.first_port, host.last_port + 1)[:PORTS_PER_SLOT])
         return Slot(
             role=group.role,
             index=index,
@@ -195,17 +215,17 @@ class Capacity:
             gpu_milli=group.gpu_milli if group.gpus else 1000,
         )
 
-    def _reach(self, host: Host, seed: str) -> tuple[str, tuple[int, ...]]:
-        """Take address and ports for a slot; an empty address or few ports: there are no more."""
-        if not host.network:
-            pool = self._pools[host.address]
-            ports = pool.pick((host.first_port, host.last_port), seed)
-            pool.take(ports)
-            return host.address, ports
-        address = self._networks[host.network].pick(seed)
-        if address:
-            self._networks[host.network].take(address)
-        return address, tuple(range(host.first_port, host.last_port + 1)[:PORTS_PER_SLOT])
+    def _ports(self, host: Host, seed: str) -> tuple[int, ...]:
+        """Take ports for a slot; few: there are no more."""
+        pool = self._pools[host.address]
+        ports = pool.pick((host.first_port, host.last_port), seed)
+        pool.take(ports)
+        return ports
+
+
+def _most_slots(hosts: Iterable[Host]) -> int:
+    """Return how many slots a gang on these hosts may have at once: a part of a network's."""
+    return max(most_slots(host.network) if host.network else ENDLESS for host in hosts)
 
 
 def _single(seat: Seat) -> Iterator[tuple[int, tuple[int, ...]]]:

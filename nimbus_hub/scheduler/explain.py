@@ -22,7 +22,7 @@ from nimbus_hub.scheduler.plan import Pass
 from nimbus_hub.scheduler.shape import Shape
 from nimbus_hub.scheduler.shortage import most_arranged, most_room
 from nimbus_hub.scheduler.snapshot import Snapshot, Waiting
-from nimbus_hub.scheduler.words import gpus_text, roles_text, wish_text
+from nimbus_hub.scheduler.words import counted, gpus_text, roles_text, wish_text
 
 __all__ = ["preview", "refuse"]
 
@@ -64,6 +64,7 @@ def refuse(
         _refuse_slot(group, fitters, where)
         _refuse_count(group, fitters, where)
         _refuse_topology(group, fitters)
+    _refuse_addresses(groups, capacity, names)
     asked = " and ".join(roles_text(group.role, group.count) for group in groups)
     raise Impossible(
         f"{asked} fit alone but not together{where or ' in one datacenter'}; "
@@ -189,6 +190,22 @@ def _refuse_topology(group: SlotGroup, fitters: Sequence[Fitter]) -> None:
             f"({group.wanted_topology}), but at most {most} can be; "
             f"ask for at most {most}, or for another topology"
         )
+
+
+def _refuse_addresses(
+    groups: Sequence[SlotGroup], capacity: Capacity, names: Sequence[str]
+) -> None:
+    """Refuse a gang that would fit, had its part of the network addresses for all its slots."""
+    fitting = [name for name in names if capacity.fitters[name].gang(groups) is not None]
+    if not fitting:
+        return
+    most = max(capacity.most_slots[name] for name in fitting)
+    count = sum(group.count for group in groups)
+    raise Impossible(
+        f"{counted(count, 'slot')} at once were asked for, but the network of the hosts in "
+        f"{' and '.join(fitting)} has addresses for at most {most} of one gang; ask for fewer, or "
+        "have an administrator give it a larger subnet in the cluster file"
+    )
 
 
 def _floored(memory_bytes: int) -> str:

@@ -18,11 +18,10 @@ from numpy.typing import NDArray
 
 from nimbus_hub.model.cluster import Rules
 from nimbus_hub.model.host import Host
-from nimbus_hub.model.network import slot_addresses
 from nimbus_hub.model.slot import PORTS_PER_SLOT
 from nimbus_hub.scheduler.shape import Shape
 
-__all__ = ["WHOLE", "Free", "Hosts", "Ints", "Seat", "State", "is_model"]
+__all__ = ["ENDLESS", "WHOLE", "Free", "Hosts", "Ints", "Seat", "State", "is_model"]
 
 Ints = NDArray[np.int64]
 Hosts = Ints | slice
@@ -31,8 +30,10 @@ Hosts = Ints | slice
 WHOLE = 1000
 """A whole GPU, in thousandths."""
 
+ENDLESS = 2**40
+"""So many that nobody counts them."""
+
 _NONE = -1
-_ENDLESS = 2**40
 
 
 State = tuple[int, int, bool, bytes, int]
@@ -67,7 +68,7 @@ class Free:
     ``cpus`` and ``memory``: free milli-CPUs and bytes, shape (hosts,). ``gpus``: free
     thousandths of each device, shape (hosts, devices), negative where there is none (or
     where more is held than there is). ``models``: each device's place in ``model_names``,
-    -1 where there is none. ``port_slots``: for how many slots there are ports, or addresses.
+    -1 where there is none. ``port_slots``: for how many slots there are ports.
 
     ``is_cautious``: every GPU keeps its reserve, free or not. For promises: whatever ends
     early then only makes more room.
@@ -108,7 +109,7 @@ class Free:
         free.hosts = ()
         free.model_names = tuple(model_names)
         free.cpus, free.memory, free.gpus, free.models = cpus, memory, gpus, models
-        free.port_slots = np.full(len(cpus), _ENDLESS, np.int64)
+        free.port_slots = np.full(len(cpus), ENDLESS, np.int64)
         free.reserve_cpus = np.zeros(len(cpus), np.int64)
         free.reserve_memory = np.zeros(len(cpus), np.int64)
         free.rack_starts = np.zeros(min(1, len(cpus)), np.int64)
@@ -136,7 +137,7 @@ class Free:
     def _finish(self) -> None:
         self.is_cautious = False
         self._view()
-        self._has_ports = bool((self.port_slots < _ENDLESS).any())
+        self._has_ports = bool((self.port_slots < ENDLESS).any())
         self._is_reserving = bool(self.reserve_cpus.any() or self.reserve_memory.any())
         self.has_gpus = (self.models != _NONE).any(axis=1)
         kinds: dict[tuple[bytes, int, int], int] = {}
@@ -302,6 +303,6 @@ class Free:
 
 
 def _port_slots(host: Host) -> int:
-    """Return for how many slots a host has ports, or its network addresses."""
+    """Return for how many slots a host has ports; with addresses of their own they share none."""
     for_ports = (host.last_port - host.first_port + 1) // PORTS_PER_SLOT
-    return min(for_ports, 1) * len(slot_addresses(host.network)) if host.network else for_ports
+    return ENDLESS if host.network and for_ports else for_ports

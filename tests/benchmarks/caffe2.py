@@ -16,9 +16,6 @@ import click
 import numpy
 from sklearn.datasets import load_digits
 
-from nimbus_hub.executors.docker.engine import EngineClient
-from nimbus_hub.executors.docker.networks import OURS, ensure_network
-from nimbus_hub.model.engine import Engine
 from tests.benchmarks.figures import Comparison, Series, as_table
 from tests.frameworks.cluster import SCRIPTS, Cluster
 from tests.frameworks.engine import engine
@@ -81,8 +78,6 @@ def main(rounds: int) -> None:
     with engine() as running, tempfile.TemporaryDirectory(prefix="nimbus-bench-") as name:
         directory = Path(name)
         endpoint = running.address or os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock")
-        client = EngineClient(Engine("engine", endpoint))
-        ensure_network(client)
         running.docker("network", "create", "--subnet", f"{NETWORK}.0/24", "nimbus-test")
         image = running.image("caffe2")
         cluster = Cluster(directory, {"caffe2": image}, endpoint=endpoint)
@@ -93,8 +88,6 @@ def main(rounds: int) -> None:
         finally:
             cluster.kill()
             running.docker("network", "rm", "nimbus-test")
-            client.use(lambda api: api.remove_network(OURS))
-            client.close()
     click.echo(as_table(found, []))
     if not all(one.is_met for one in found):
         raise SystemExit(1)

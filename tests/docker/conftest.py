@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
@@ -9,8 +10,8 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from nimbus_hub.executors.docker.engine import EngineClient
-from nimbus_hub.executors.docker.networks import OURS, ensure_network
+from nimbus_hub.executors.docker.engine import Engines
+from nimbus_hub.executors.docker.networks import Networks
 from nimbus_hub.model.engine import Engine
 from tests.contract.conftest import ended, eventually, until
 from tests.contract.snapshots import MemorySnapshots
@@ -29,17 +30,14 @@ def running() -> Iterator[RunningEngine]:
 
 @pytest.fixture(scope="session")
 def engine(running: RunningEngine) -> Iterator[Engine]:
-    """Give it as the cluster file would, with the network of its slots."""
+    """Give it as the cluster file would; no network of a gang that is over is left on it."""
     address = running.address or os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock")
     found = Engine("local", address)
-    client = EngineClient(found)
-    was_there = client.use(lambda api: api.networks(names=[OURS]))
-    ensure_network(client)
     yield found
-    if not was_there:
-        # Its bridge and the rules of the firewall would outlive the engine.
-        client.use(lambda api: api.remove_network(OURS))
-    client.close()
+    # Bridges of services that were killed, and the rules of the firewall, would outlive the engine.
+    engines = Engines(lambda: [found])
+    asyncio.run(Networks(engines).sweep(engines.of("local")))
+    engines.close()
 
 
 @pytest.fixture(scope="session")

@@ -9,8 +9,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 from nimbus_hub.executors.docker.containers import (
+    GANG_LABEL,
     Mount,
     container_name,
     job_directory,
@@ -40,6 +42,7 @@ class DockerDriver:
     written: dict[str, int] = field(default_factory=dict)
     pipes: dict[str, int] = field(default_factory=dict)
     others: list[DockerExecutor] = field(default_factory=list)
+    lease: str = field(default_factory=lambda: f"l-{uuid4().hex[:8]}")
 
     def __post_init__(self) -> None:
         self.client = EngineClient(self.engine)
@@ -87,7 +90,9 @@ class DockerDriver:
 
     def command(self, replica_id: str, *argv: str, **changes: Any) -> ReplicaSpec:
         """Return the spec of any program."""
-        made = ReplicaSpec(replica_id, "job-1", "ada", "local", argv, memory_bytes=2**28)
+        made = ReplicaSpec(
+            replica_id, "job-1", "ada", "local", argv, memory_bytes=2**28, lease_id=self.lease
+        )
         return replace(made, **changes)
 
     def starts(self, replica_id: str) -> int:
@@ -139,6 +144,11 @@ class DockerDriver:
         assert found is not None
         return found
 
+    def networks(self, lease: str = "") -> list[str]:
+        """Return the names of the networks of a lease, by default its own, on the engine."""
+        label = {"label": f"{GANG_LABEL}={lease or self.lease}"}
+        return [each["Name"] for each in self.client.use(lambda sdk: sdk.networks(filters=label))]
+
     async def close(self) -> None:
         """End what still runs, and wait until it is gone; as one service, for there is only one."""
         for executor in self.others:
@@ -153,7 +163,11 @@ class DockerDriver:
         await cleaner.hosts()
         volume = volume_name("job-1")
         await eventually(
-            lambda: not self.client.containers("job-1") and not self.client.has_volume(volume)
+            lambda: (
+                not self.client.containers("job-1")
+                and not self.client.has_volume(volume)
+                and not self.networks()
+            )
         )
         await cleaner.close()
         self.client.close()

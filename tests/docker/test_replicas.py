@@ -7,14 +7,11 @@ import os
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from ipaddress import IPv4Address
 
 import pytest
 
 from nimbus_hub.errors import Conflict, Ended, InvalidRequest, NotFound, Unavailable
 from nimbus_hub.executors.docker.containers import container_name
-from nimbus_hub.executors.docker.networks import ensure_network
-from nimbus_hub.model.network import slot_addresses
 from nimbus_hub.model.replica import LogChunk, ReplicaState, ReplicaStatus
 from tests.docker.cluster import busybox_image, require_cluster
 from tests.docker.driver import DockerDriver
@@ -330,24 +327,3 @@ async def test_an_image_without_python_runs_and_its_results_are_read_at_the_end(
     await ended(docker.executor, "r1")
     assert docker.output("r1") == b"said\n"
     assert (await docker.executor.read_file("r1", "output/model", 0, 9)).data == b"model\n"
-
-
-async def test_replicas_reach_each_other_at_their_slots_addresses(
-    docker: DockerDriver, until: Until, ended: Until
-) -> None:
-    network = ensure_network(docker.client)
-    first, second = (str(IPv4Address(each)) for each in slot_addresses(network)[:2])
-    serve = (
-        "import socket; s = socket.create_server((%r, 20000)); print('up', flush=True);"
-        "c, peer = s.accept(); print(peer[0]); c.sendall(b'hello')"
-    )
-    ask = "import socket; print(socket.create_connection((%r, 20000), 10).recv(9).decode())"
-    server = docker.command("r1", "python", "-c", serve % first, address=first)
-    await docker.executor.start(server)
-    await docker.written_to("r1", 3)
-    client = docker.command("r2", "python", "-c", ask % first, address=second)
-    await docker.executor.start(client)
-    for replica_id in ("r1", "r2"):
-        assert (await ended(docker.executor, replica_id)).exit_code == 0
-    assert docker.output("r1") == f"up\n{second}\n".encode()
-    assert docker.output("r2") == b"hello\n"

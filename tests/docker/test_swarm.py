@@ -4,23 +4,19 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from functools import partial
 
 import pytest
 
 from nimbus_hub.errors import Unavailable
+from nimbus_hub.executors.docker.networks import Networks
 from nimbus_hub.model.engine import Engine, Swarm
 from nimbus_hub.model.host import Gpu, Host, HostState
-from nimbus_hub.model.slot import SlotGroup, Topology
-from tests.docker.cluster import BUSYBOX, Cluster, ClusterHost, cluster, wait_for
+from tests.docker.cluster import Cluster, ClusterHost, cluster, wait_for
 from tests.docker.finding import finding
-from tests.unit.scheduler_samples import decide, request
 
 KNOWN_SECONDS = 10
 BACK_SECONDS = 30
-
-_LISTEN = ("/bin/nc", "-lp", "20000", "-e", "/bin/echo", "hello")
 
 
 @pytest.fixture(scope="module")
@@ -63,24 +59,6 @@ async def test_nodes_are_hosts_with_their_racks_and_devices_on_one_network(three
         "h2": (second, "north", "r1", HostState.READY, network, ()),
         "h3": (third, "north", "r2", HostState.READY, network, (Gpu(0, "T4"), Gpu(1, "T4"))),
     }
-
-
-async def test_a_gang_on_two_hosts_talks_by_the_addresses_that_the_scheduler_gave(
-    three: Cluster,
-) -> None:
-    ready = HostState.READY
-    async with finding(swarms=[swarm_of(three)]) as found:
-        await found.until(states(h1=ready, h2=ready, h3=ready), BACK_SECONDS)
-        hosts = (await found.hosts()).values()
-    group = SlotGroup("worker", 2, 1000, 2**30, topology=Topology.SPREAD_HOST)
-    slots = decide(hosts, request("l-1", group)).grants[0].slots
-    machines = {host.name: host for host in three.hosts}
-    one, other = (machines[slot.host] for slot in slots)
-    assert one is not other
-    run = ("run", "--rm", "--network", "nimbus", "--ip")
-    one.docker(*run, slots[0].address, "-d", BUSYBOX, *_LISTEN)
-    said = other.docker(*run, slots[1].address, BUSYBOX, "/bin/nc", slots[0].address, "20000")
-    assert said == "hello"
 
 
 @pytest.mark.parametrize(("availability", "reason"), [("drain", "drained"), ("pause", "paused")])
@@ -130,27 +108,28 @@ async def test_hosts_stay_as_they_are_while_the_manager_is_away(three: Cluster) 
         await found.until(states(h2=ready), KNOWN_SECONDS)
 
 
-async def test_an_overlay_that_plain_containers_cannot_join_is_told_with_what_to_do(
-    three: Cluster,
-) -> None:
-    three.hosts[0].docker("network", "create", "--driver", "overlay", "closed")
-    swarm = replace(swarm_of(three), network="closed")
-    async with finding(swarms=[swarm]) as found:
-        with pytest.raises(Unavailable, match="the overlay closed must be attachable: remove it"):
+async def test_addresses_that_another_overlay_has_are_told_with_what_to_do(three: Cluster) -> None:
+    words = ("--driver", "overlay", "--subnet", "10.64.7.0/24", "lab")
+    three.hosts[0].docker("network", "create", *words)
+    async with finding(swarms=[swarm_of(three)]) as found:
+        with pytest.raises(Unavailable, match="has addresses of its network lab: choose another"):
             await found.hosts()
-    three.hosts[0].docker("network", "rm", "closed")
+    three.hosts[0].docker("network", "rm", "lab")
 
 
-async def test_a_worker_takes_the_addresses_of_an_overlay_from_the_cluster_file(
-    three: Cluster,
-) -> None:
-    host = three.hosts[2]
-    engine = Engine("h3", host.endpoint, str(three.tls), network="nimbus")
-    async with finding([engine]) as found:
-        reason = (await found.hosts())["h3"].state_reason
-    assert "no manager of its Swarm: name them as subnet" in reason
-    async with finding([replace(engine, subnet="10.64.0.0/16")]) as found:
-        assert (await found.hosts())["h3"].network == "10.64.0.0/16"
+async def test_networks_of_a_worker_are_made_on_a_manager_among_the_engines(three: Cluster) -> None:
+    first, _, third = (
+        Engine(host.name, host.endpoint, str(three.tls), network="lab", subnet="10.65.0.0/16")
+        for host in three.hosts
+    )
+    async with finding([third]) as found:
+        assert (await found.hosts())["h3"].network == "10.65.0.0/16"
+        networks, client = Networks(found.clients), found.clients.of("h3")
+        (fault,) = await networks.check(client)
+        assert "no manager of the Swarm of default answers: none of its hosts is" in fault.text
+        found.engines.append(first)
+        (check,) = await networks.check(client)
+        assert (check.is_ok, check.text) == (True, "networks of gangs are made on h1")
 
 
 async def test_another_manager_is_asked_when_the_one_configured_is_lost(three: Cluster) -> None:

@@ -6,7 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv4Network
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from nimbus_hub.errors import Impossible
 from nimbus_hub.model.cluster import Cluster, Queue, Quota, Rules, UserGroup
 from nimbus_hub.model.host import Gpu, Host, HostState
-from nimbus_hub.model.network import slot_addresses
+from nimbus_hub.model.network import engine_half, part_of, part_starts, slot_addresses
 from nimbus_hub.model.slot import PORTS_PER_SLOT, Slot, SlotGroup, Topology
 from nimbus_hub.model.wishes import Wishes
 from nimbus_hub.scheduler.capacity import Capacity
@@ -29,7 +29,7 @@ from nimbus_hub.scheduler.snapshot import Holding, Snapshot, Waiting
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 GIB = 2**30
 MODELS = ("A100", "T4")
-NETWORKS = ("10.64.0.0/28", "10.64.1.0/24")
+NETWORKS = ("10.64.0.0/24", "10.65.0.0/20")
 
 quick = settings(max_examples=60, deadline=None)
 
@@ -145,8 +145,8 @@ def after(snapshot: Snapshot, decided: Plan, now: datetime) -> tuple[Holding, ..
 def assert_no_host_is_over_its_capacity(cluster: Iterable[Host], held: Iterable[Slot]) -> None:
     by_host: dict[str, list[Slot]] = defaultdict(list)
     ports: Counter[tuple[str, int]] = Counter()
-    networks = {host.name for host in cluster if host.network}
-    own = [slot.address for slot in held if slot.host in networks]
+    networks = {host.name: host for host in cluster if host.network}
+    own = [(networks[slot.host].datacenter, slot.address) for slot in held if slot.host in networks]
     assert len(set(own)) == len(own)
     for slot in held:
         by_host[slot.host].append(slot)
@@ -175,7 +175,8 @@ def assert_is_what_was_asked(wish: Waiting, slots: tuple[Slot, ...], cluster: li
         assert host.state is HostState.READY
         assert slot.role == one.role
         if host.network:
-            assert int(IPv4Address(slot.address)) in slot_addresses(host.network)
+            start = IPv4Network(part_of(host.network, slot.address)).network_address
+            assert int(IPv4Address(slot.address)) in slot_addresses(host.network, int(start))
         else:
             assert slot.address == host.address
         assert (slot.cpus_milli, slot.memory_bytes) == (one.cpus_milli, one.memory_bytes)
@@ -190,6 +191,46 @@ def assert_is_what_was_asked(wish: Waiting, slots: tuple[Slot, ...], cluster: li
 @given(snapshots())
 def test_nothing_is_given_twice_and_no_host_holds_more_than_it_has(snapshot: Snapshot) -> None:
     assert_no_host_is_over_its_capacity(snapshot.hosts, held_slots(snapshot, plan(snapshot, NOW)))
+
+
+@quick
+@given(st.lists(snapshots(), min_size=2, max_size=4))
+def test_no_two_leases_have_addresses_in_one_part_of_a_network(found: list[Snapshot]) -> None:
+    """Over several passes on the hosts of the first, in which some leases end."""
+    hosts = {host.name: host for host in found[0].hosts}
+    held: list[Holding] = []
+    for number, each in enumerate(found):
+        held = held[number % 2 :: 2]
+        waiting = tuple(replace(w, lease_id=f"{number}.{w.lease_id}") for w in each.waiting)
+        decided = plan(Snapshot(found[0].hosts, tuple(held), waiting), NOW)
+        held += [Holding(grant.lease_id, "ann", grant.slots, None) for grant in decided.grants]
+        owners: dict[tuple[str, str], str] = {}
+        for holding in held:
+            for slot in holding.slots:
+                at = hosts[slot.host]
+                if at.network:
+                    part = at.datacenter, part_of(at.network, slot.address)
+                    assert owners.setdefault(part, holding.lease_id) == holding.lease_id
+
+
+@quick
+@given(st.integers(8, 28), st.integers(0, 2**32 - 1), st.integers(0, 2**32 - 1))
+def test_the_parts_of_a_network_are_all_of_it_and_do_not_overlap(
+    prefix: int, where: int, which: int
+) -> None:
+    whole = IPv4Network((where, prefix), strict=False)
+    starts = part_starts(str(whole))
+    assert (starts[0], starts[-1] + starts.step) == (int(whole[0]), int(whole[-1]) + 1)
+    address = whole[which % whole.num_addresses]
+    part = IPv4Network(part_of(str(whole), str(address)))
+    assert address in part
+    assert part.num_addresses == starts.step
+    slots = slot_addresses(str(whole), int(part.network_address))
+    own = IPv4Network(engine_half(str(part)))
+    assert own.subnet_of(part)
+    assert int(own.broadcast_address) < slots[0] <= slots[-1] < int(part.broadcast_address)
+    # A host each may join, beside the network's own address and the gateway.
+    assert own.num_addresses - 2 >= len(slots)
 
 
 @quick
@@ -302,7 +343,8 @@ def test_a_group_of_equal_slots_fits_exactly_when_its_datacenter_has_room(
     """Compare with counting, for topologies that are no must and without a reserve."""
     one = replace(wish[0], topology=Topology.PACK)
     apart = [
-        replace(host, address=f"10.1.0.{at}", last_port=29999) for at, host in enumerate(cluster)
+        replace(host, address=f"10.1.0.{at}", last_port=29999, network="")
+        for at, host in enumerate(cluster)
     ]
     room: Counter[str] = Counter()
     for host in apart:

@@ -12,11 +12,13 @@ from nimbus_hub.executors.docker.checks import (
     clock_check,
     disk_check,
     limits_check,
+    network_check,
     registry_check,
     runtime_check,
     version_check,
 )
 from nimbus_hub.model.check import HostCheck
+from nimbus_hub.model.engine import Engine
 from nimbus_hub.model.host import Gpu
 
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
@@ -105,6 +107,36 @@ def test_a_disk_that_is_nearly_full_is_told(free: int, is_ok: bool, text: str) -
     found = disk_check(INFO, DF.format(free))
     assert found.is_ok is is_ok
     assert found.text.startswith(text)
+
+
+def test_what_gangs_get_of_a_network_is_told_and_who_is_in_the_way() -> None:
+    bridge = Engine("gpu-1", "unix:///var/run/docker.sock")
+    lab = {
+        "Name": "lab",
+        "Driver": "bridge",
+        "IPAM": {"Config": [{"Subnet": "10.64.3.0/24"}]},
+        "Labels": {},
+    }
+    info = {"Swarm": {"LocalNodeState": "inactive"}}
+    assert network_check(bridge, info, "10.64.0.0/16", []) == HostCheck(
+        "network",
+        True,
+        "bridges out of 10.64.0.0/16, one for each gang: 512 gangs of at most 62 slots",
+    )
+    found = network_check(bridge, info, "10.64.0.0/16", [lab])
+    assert (found.is_ok, found.remedy) == (False, "name another subnet, or: docker network rm lab")
+    overlay = Engine("gpu-1", "ssh://gpu-1", network="nimbus", subnet="10.64.0.0/16")
+    joined = {"Swarm": {"LocalNodeState": "active"}}
+    # A bridge has its addresses on the host, an overlay in the Swarm.
+    assert network_check(overlay, joined, "10.64.0.0/16", [lab]).is_ok
+    assert network_check(overlay, info, "10.64.0.0/16", []) == HostCheck(
+        "network",
+        False,
+        "networks are overlays, and the engine is inactive in a Swarm",
+        "have it join the Swarm: docker swarm join",
+    )
+    host = Engine("gpu-1", "ssh://gpu-1", network="host")
+    assert network_check(host, info, "", [lab]).text.startswith("the host's")
 
 
 def test_a_certificate_that_ends_soon_is_to_be_renewed() -> None:

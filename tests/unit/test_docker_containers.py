@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from nimbus_hub.executors.docker.containers import Mount, Terms, container
+from nimbus_hub.executors.docker.networks import Attachment
 from nimbus_hub.executors.docker.policy import Policy
-from nimbus_hub.model.engine import Engine
 from nimbus_hub.model.replica import ReplicaSpec
 
 SPEC = ReplicaSpec(
@@ -26,6 +26,7 @@ SPEC = ReplicaSpec(
     memory_bytes=8 * 2**30,
     gpus=(2, 3),
     address="10.64.1.7",
+    lease_id="l-1",
     interfaces=("GLOO_SOCKET_IFNAME",),
 )
 TERMS = Terms(
@@ -78,6 +79,7 @@ def test_a_container_is_a_value() -> None:
             "nimbus.replica": "j-1.1.worker-0",
             "nimbus.job": "j-1",
             "nimbus.owner": "ada",
+            "nimbus.gang": "l-1",
             "nimbus.role": "worker",
             "nimbus.rank": "0",
         },
@@ -154,15 +156,13 @@ def test_a_users_search_path_comes_before_ours_and_a_users_words_before_defaults
 
 
 def test_on_the_hosts_network_a_slot_has_no_address_and_no_interface_of_its_own() -> None:
-    engine = Engine("gpu-1", "unix:///run/docker.sock", network="host")
-    made = container(SPEC, Policy().terms(SPEC, engine, "sha256:abc"))
+    made = container(SPEC, Policy().terms(SPEC, Attachment("host"), "sha256:abc"))
     assert made["HostConfig"]["NetworkMode"] == "host"
     assert "NetworkingConfig" not in made
     assert not any(each.startswith("GLOO") for each in made["Env"])
 
 
 def test_policy_says_who_somebody_is_and_what_is_mounted() -> None:
-    engine = Engine("gpu-1", "unix:///run/docker.sock", network="overlay-1")
     policy = Policy(
         users=lambda owner: {"ada": (7, 8)}[owner],
         mounts=lambda owner: (Mount(f"/home/{owner}", "/home"),),
@@ -170,12 +170,12 @@ def test_policy_says_who_somebody_is_and_what_is_mounted() -> None:
         ulimits={"memlock": -1},
         output_bytes=400,
     )
-    assert policy.terms(SPEC, engine, "sha256:abc") == Terms(
+    assert policy.terms(SPEC, Attachment("lab-10-64-1-0", SPEC.address), "sha256:abc") == Terms(
         "sha256:abc",
         Mount("nimbus-j-1", "/nimbus/j-1", is_read_only=False),
         7,
         8,
-        network="overlay-1",
+        network="lab-10-64-1-0",
         address="10.64.1.7",
         mounts=(Mount("/home/ada", "/home"),),
         is_read_only=True,

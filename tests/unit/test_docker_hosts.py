@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -17,10 +18,11 @@ from nimbus_hub.executors.docker.gpus import (
     has_nvidia,
 )
 from nimbus_hub.executors.docker.hosts import Standing, down_host, host_of
-from nimbus_hub.executors.docker.networks import free_subnet, network_name
+from nimbus_hub.executors.docker.networks import attachment, bridge_network, free_subnet
 from nimbus_hub.executors.docker.swarm import Member, member
 from nimbus_hub.model.engine import Engine, Swarm
 from nimbus_hub.model.host import Gpu, HeldMemory, Host, HostState
+from nimbus_hub.model.replica import ReplicaSpec
 
 GIB = 2**30
 ENGINE = Engine("gpu-1", "unix:///var/run/docker.sock", address="10.0.0.5", datacenter="north")
@@ -181,8 +183,37 @@ def test_a_free_network_is_none_of_the_engines_and_not_where_it_is_itself() -> N
         free_subnet(["10.0.0.0/8"], "127.0.0.1")
 
 
-def test_a_bridge_has_our_name_and_other_networks_their_own() -> None:
-    assert [network_name(name) for name in ("bridge", "host", "lab")] == ["nimbus", "host", "lab"]
+def bridge(name: str, subnet: str, **labels: str) -> dict[str, object]:
+    labels = {f"nimbus.{key}": value for key, value in labels.items()}
+    config = {"Config": [{"Subnet": subnet}, {"Subnet": "fd00::/64"}]}
+    return {"Name": name, "Driver": "bridge", "IPAM": config, "Labels": labels}
+
+
+def test_an_engine_gives_parts_of_one_network_as_long_as_a_gang_has_one() -> None:
+    mine = bridge("nimbus-10-66-0-0", "10.66.0.0/25", gang="l-1", network="10.66.0.0/16")
+    other = bridge("lab", "10.64.3.0/24")
+    assert bridge_network(ENGINE, [mine, other]) == "10.66.0.0/16"
+    assert bridge_network(ENGINE, [other]) == "10.65.0.0/16"
+    given = replace(ENGINE, subnet="10.64.0.0/12")
+    assert bridge_network(given, [mine]) == "10.64.0.0/12"
+    with pytest.raises(InvalidRequest, match="of host gpu-1 has addresses of its network lab: "):
+        bridge_network(given, [other])
+    # What runs there goes on.
+    assert bridge_network(given, [mine, other]) == "10.64.0.0/12"
+
+
+def test_a_replica_is_in_the_part_of_its_address_and_in_none_without_one() -> None:
+    spec = ReplicaSpec("r-1", "j-1", "ada", "gpu-1", ("python",), address="10.64.3.200")
+    whole, part = "10.64.0.0/16", "10.64.3.128/25"
+    on_bridge = attachment(ENGINE, whole, spec)
+    assert on_bridge == ("nimbus-10-64-3-128", "10.64.3.200", part, whole)
+    overlay = replace(ENGINE, network="lab", subnet=whole)
+    assert attachment(overlay, whole, spec) == ("lab-10-64-3-128", *on_bridge[1:])
+    assert attachment(replace(ENGINE, network="host"), "", spec) == ("host", "", "", "")
+    for nobody in (replace(spec, address=""), replace(spec, modules=())):
+        assert attachment(ENGINE, whole, nobody) == ("none", "", "", "")
+    with pytest.raises(InvalidRequest, match=r"none of the network 10\.65"):
+        attachment(ENGINE, "10.65.0.0/16", spec)
 
 
 # Nodes
@@ -193,12 +224,12 @@ def test_a_node_is_an_engine_of_the_swarms_datacenter() -> None:
         "gpu-1", "tcp://10.0.0.5:2376", "/etc/nimbus/tls", "10.0.0.5", "north", "n1",
         {"rack": "n1", "gpu": "T4", "gpus": "2"}, "nimbus", "10.64.0.0/16",
     )  # fmt: skip
-    assert member(SWARM, NODE, "10.64.0.0/16") == Member(engine, Standing(HostState.READY))
+    assert member(SWARM, NODE) == Member(engine, Standing(HostState.READY))
 
 
 def test_a_node_that_joins_just_now_is_asked_for_again() -> None:
     coming = {"ID": "0", "Description": {"Engine": {}}, "Spec": {}, "Status": {}}
-    found = swarm._each(swarm._Known(SWARM), [coming, {**NODE, "ID": "1"}], "")
+    found = swarm._each(swarm._Known(SWARM), [coming, {**NODE, "ID": "1"}])
     assert [each.engine.host for each in found] == ["gpu-1"]
 
 

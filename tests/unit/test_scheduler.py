@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv4Network
 from itertools import chain
 
 import pytest
 
+from nimbus_hub.errors import InvalidRequest
 from nimbus_hub.model.host import Gpu, Host, HostState
 from nimbus_hub.model.lease import LeaseKind
-from nimbus_hub.model.network import engine_part, slot_addresses
+from nimbus_hub.model.network import (
+    engine_half,
+    most_slots,
+    part_of,
+    part_starts,
+    slot_addresses,
+)
 from nimbus_hub.model.slot import PORTS_PER_SLOT, Slot, SlotGroup
 from nimbus_hub.model.wishes import Wishes
-from nimbus_hub.scheduler.addresses import AddressPool
+from nimbus_hub.scheduler.addresses import PartPool
 from nimbus_hub.scheduler.decisions import Plan
 from nimbus_hub.scheduler.plan import plan
 from nimbus_hub.scheduler.snapshot import Holding, Snapshot, Waiting
@@ -256,38 +264,42 @@ def test_another_lease_does_not_get_the_ports_that_were_just_given_back() -> Non
 # Addresses of networks
 
 
-def test_slots_of_hosts_with_a_network_have_addresses_of_their_own_and_the_first_ports() -> None:
+def test_slots_of_hosts_with_a_network_have_the_addresses_of_one_part_and_the_first_ports() -> None:
     hosts = (host("a", cpus=2, network="10.64.0.0/24"), host("b", cpus=2, network="10.64.0.0/24"))
     slots = slots_of(only(hosts, group(count=4)), "a")
-    own = {int(IPv4Address(slot.address)) for slot in slots}
-    assert len(own) == 4
-    assert own <= set(slot_addresses("10.64.0.0/24"))
+    first = IPv4Address(slots[0].address)
+    assert int(first) % 16 == 8
+    assert [slot.address for slot in slots] == [str(first + at) for at in range(4)]
     assert {slot.ports for slot in slots} == {(20000, 20001, 20002, 20003)}
 
 
-def test_an_address_held_on_a_draining_host_is_not_given_again_in_its_network() -> None:
-    drained = host("a", state=HostState.DRAINING, network="10.64.0.0/28")
-    ready = host("b", network="10.64.0.0/28")
-    held = tuple(
-        Holding(f"x{at}", "bob", (Slot("worker", 0, "a", f"10.64.0.{at}", 1000, GIB),), None)
-        for at in range(4, 14)
-    )
+def part_held(at: int, address: str, host: str = "a") -> Holding:
+    return Holding(f"x{at}", "bob", (Slot("worker", 0, host, address, 1000, GIB),), None)
+
+
+def test_a_part_held_on_a_draining_host_is_not_given_again_in_its_network() -> None:
+    drained = host("a", state=HostState.DRAINING, network="10.64.0.0/26")
+    ready = host("b", network="10.64.0.0/26")
+    held = tuple(part_held(at, f"10.64.0.{at + 9}") for at in (0, 16, 48))
     decided = only((drained, ready), group(), holdings=held)
-    assert slots_of(decided, "a")[0].address == "10.64.0.14"
+    assert slots_of(decided, "a")[0].address == "10.64.0.40"
 
 
-def test_networks_without_free_addresses_are_waited_for_and_other_hosts_are_not() -> None:
-    both = (host("a", network="10.64.0.0/28"), host("b", network="10.64.0.0/28"))
-    first = only(both, group(count=8))
-    held = (Holding("x", "bob", first.grants[0].slots, None),)
-    waits = only(both, group(count=4), holdings=held).waits
-    assert [wait.reason for wait in waits] == ["waits for free ports or addresses at the hosts"]
-    queue = (waiting("l-1", group(count=4)), waiting("l-2", group(count=3)))
-    decided = plan(Snapshot(both, held, queue), NOW)
-    assert [grant.lease_id for grant in decided.grants] == ["l-2"]
+def test_a_network_without_a_free_part_is_waited_for_and_another_datacenters_is_not() -> None:
+    east = host("a", network="10.64.0.0/28", datacenter="east")
+    west = host("b", network="10.64.0.0/28", datacenter="west")
+    queue = tuple(
+        replace(waiting(name, group(count=2)), wishes=Wishes(datacenter=name))
+        for name in ("east", "west")
+    )
+    decided = plan(Snapshot((east, west), (part_held(0, "10.64.0.8"),), queue), NOW)
+    assert [slot.address for slot in slots_of(decided, "west")] == ["10.64.0.8", "10.64.0.9"]
+    assert [(wait.lease_id, wait.reason) for wait in decided.waits] == [
+        ("east", "waits for free ports or addresses at the hosts")
+    ]
 
 
-def test_another_lease_does_not_get_the_address_that_was_just_given_back() -> None:
+def test_another_lease_does_not_get_the_part_that_was_just_given_back() -> None:
     hosts = (host("a", network="10.64.0.0/16"),)
     first = slots_of(plan(Snapshot(hosts, (), (waiting("l-1", group()),)), NOW), "l-1")
     second = slots_of(plan(Snapshot(hosts, (), (waiting("l-2", group()),)), NOW), "l-2")
@@ -295,34 +307,37 @@ def test_another_lease_does_not_get_the_address_that_was_just_given_back() -> No
 
 
 @pytest.mark.parametrize(
-    ("network", "own", "first", "last"),
+    ("network", "address", "part", "own", "first", "last", "parts"),
     [
-        ("10.64.0.0/16", "10.64.0.0/24", "10.64.1.0", "10.64.255.254"),
-        ("10.64.0.0/20", "10.64.0.0/24", "10.64.1.0", "10.64.15.254"),
-        ("10.64.3.0/24", "10.64.3.0/28", "10.64.3.16", "10.64.3.254"),
-        ("10.64.3.16/28", "10.64.3.16/30", "10.64.3.20", "10.64.3.30"),
+        ("10.64.0.0/12", "10.65.2.9", "10.65.2.0/23", "10.65.2.0/24", "3.0", "3.253", 2048),
+        ("10.64.0.0/16", "10.64.3.200", "10.64.3.128/25", "10.64.3.128/26", "3.192", "3.253", 512),
+        ("10.64.0.0/20", "10.64.9.1", "10.64.9.0/27", "10.64.9.0/28", "9.16", "9.29", 128),
+        ("10.64.3.0/24", "10.64.3.31", "10.64.3.16/28", "10.64.3.16/29", "3.24", "3.29", 16),
+        ("10.64.3.16/28", "10.64.3.24", "10.64.3.16/28", "10.64.3.16/29", "3.24", "3.29", 1),
     ],
 )
-def test_an_engine_keeps_the_first_sixteenth_of_a_network_at_most_256_addresses(
-    network: str, own: str, first: str, last: str
+def test_half_of_each_part_of_a_network_is_for_slots(
+    network: str, address: str, part: str, own: str, first: str, last: str, parts: int
 ) -> None:
-    slots = slot_addresses(network)
-    assert engine_part(network) == own
-    assert (str(IPv4Address(slots[0])), str(IPv4Address(slots[-1]))) == (first, last)
+    assert (part_of(network, address), engine_half(part)) == (part, own)
+    slots = slot_addresses(network, int(IPv4Network(part).network_address))
+    ends = tuple(str(IPv4Address(each)) for each in (slots[0], slots[-1]))
+    assert (ends[0].endswith(f".{first}"), ends[1].endswith(f".{last}")) == (True, True)
+    assert (len(part_starts(network)), len(slots)) == (parts, most_slots(network))
 
 
-def test_a_pool_gives_each_of_its_addresses_once_and_then_none() -> None:
-    pool = AddressPool("10.64.0.0/27")
-    given = []
-    for turn in range(27):
-        given.append(pool.pick(f"l-{turn}"))
-        pool.take(given[-1])
-    assert sorted(int(IPv4Address(address)) for address in given) == list(
-        slot_addresses("10.64.0.0/27")
-    )
-    assert pool.pick("l-27") == ""
+def test_an_address_of_another_network_is_in_no_part() -> None:
+    with pytest.raises(InvalidRequest, match=r"10.65.0.1 is none of the network 10.64.0.0/16"):
+        part_of("10.64.0.0/16", "10.65.0.1")
+
+
+def test_a_pool_gives_each_of_its_parts_once_and_then_none() -> None:
+    pool = PartPool("10.64.0.0/24")
+    given = [next(pool.pick(f"l-{turn}") or iter(())) for turn in range(16)]
+    assert sorted(given, key=IPv4Address) == [f"10.64.0.{16 * at + 8}" for at in range(16)]
+    assert pool.pick("l-16") is None
     pool.give(given[3])
-    assert pool.pick("l-27") == given[3]
+    assert next(pool.pick("l-16") or iter(())) == given[3]
 
 
 # Order, reservation, back-fill

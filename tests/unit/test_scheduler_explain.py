@@ -171,6 +171,24 @@ def test_a_topology_that_no_cluster_state_allows_is_refused(
         refuse((G("worker", count, 1000, GIB, 1, topology=topology),), hosts)
 
 
+def test_a_gang_of_more_slots_than_a_part_of_the_network_has_is_told_to_ask_for_a_larger_one() -> (
+    None
+):
+    hosts = tuple(Host(name, 64_000, 256 * GIB, network="10.64.0.0/20") for name in ("a", "b"))
+    refuse((G("worker", 13), G("ps", 1)), hosts)
+    decided = plan(Snapshot(hosts, (), (request(G("worker", 14)),)), NOW)
+    assert len(decided.grants[0].slots) == 14
+    with pytest.raises(Impossible) as caught:
+        refuse((G("worker", 14), G("ps", 1)), hosts)
+    assert str(caught.value) == (
+        "15 slots at once were asked for, but the network of the hosts in default has addresses "
+        "for at most 14 of one gang; ask for fewer, or have an administrator give it a larger "
+        "subnet in the cluster file"
+    )
+    elsewhere = Host("c", 64_000, 256 * GIB, datacenter="east")
+    refuse((G("worker", 15),), (*hosts, elsewhere))
+
+
 def test_ports_that_run_out_are_named_and_not_asked_for_in_vain() -> None:
     hosts = tuple(
         Host(name, 8_000, 64 * GIB, first_port=20000, last_port=20007) for name in ("a", "b")

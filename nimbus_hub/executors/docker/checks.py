@@ -9,7 +9,7 @@ import os
 import socket
 import ssl
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -21,10 +21,11 @@ from nimbus_hub.executors.docker.engine import QUICK_SECONDS, EngineClient
 from nimbus_hub.executors.docker.gpus import has_nvidia, query_gpus
 from nimbus_hub.executors.docker.hosts import told_gpus
 from nimbus_hub.executors.docker.images import Credentials, auth_for, ensure_image
-from nimbus_hub.executors.docker.networks import ensure_network
+from nimbus_hub.executors.docker.networks import overlapping, whole_network
 from nimbus_hub.model.check import HostCheck
-from nimbus_hub.model.engine import Engine
+from nimbus_hub.model.engine import BRIDGE, HOST_NETWORK, Engine
 from nimbus_hub.model.host import Gpu
+from nimbus_hub.model.network import most_slots, part_starts
 from nimbus_hub.model.quantities import format_memory
 
 __all__ = [
@@ -33,6 +34,7 @@ __all__ = [
     "clock_check",
     "disk_check",
     "limits_check",
+    "network_check",
     "registry_check",
     "runtime_check",
     "version_check",
@@ -126,6 +128,27 @@ def disk_check(info: Mapping[str, Any], output: str) -> HostCheck:
     return HostCheck("disk", is_ok, text, "" if is_ok else "make room: docker system prune")
 
 
+def network_check(
+    engine: Engine, info: Mapping[str, Any], whole: str, found: Iterable[Mapping[str, Any]]
+) -> HostCheck:
+    """Tell of which network ``whole`` gangs get parts, by what an engine says of its own."""
+    if engine.network == HOST_NETWORK:
+        return HostCheck("network", True, "the host's: all gangs there reach each other")
+    kind = "bridge" if engine.network == BRIDGE else "overlay"
+    state = info["Swarm"]["LocalNodeState"]
+    if kind == "overlay" and state != "active":
+        text = f"networks are overlays, and the engine is {state} in a Swarm"
+        return HostCheck("network", False, text, "have it join the Swarm: docker swarm join")
+    names = overlapping(whole, (each for each in found if each["Driver"] == kind))
+    if names:
+        text = f"gangs get parts of {whole}, of which its network {names[0]} has addresses"
+        remedy = f"name another subnet, or: docker network rm {names[0]}"
+        return HostCheck("network", False, text, remedy)
+    parts, most = len(part_starts(whole)), most_slots(whole)
+    text = f"{kind}s out of {whole}, one for each gang: {parts} gangs of at most {most} slots"
+    return HostCheck("network", True, text)
+
+
 def certificate_check(not_after: datetime, now: datetime) -> HostCheck:
     """Tell until when an engine's certificate is valid."""
     is_ok = not_after - now > _SOON
@@ -170,7 +193,7 @@ def _all(
     yield limits_check(info)
     yield clock_check(info, now)
     yield _registry(client, images, credentials)
-    yield _network(client)
+    yield _network(client, info)
     yield _disk(client, info, images, credentials)
     if fault:
         yield HostCheck("gpus", False, fault, "set the label gpus right, like A100:2")
@@ -212,15 +235,13 @@ def _registry(
         return registry_check(dict(zip(images, pool.map(ask, images), strict=True)))
 
 
-def _network(client: EngineClient) -> HostCheck:
+def _network(client: EngineClient, info: Mapping[str, Any]) -> HostCheck:
     try:
-        network = ensure_network(client)
+        whole = whole_network(client)
+        found = client.use(lambda sdk: sdk.networks())
     except NimbusError as error:
         return HostCheck("network", False, error.message, "see docs/cluster.md, Docker engines")
-    text = (
-        f"{client.engine.network}, slots have addresses of {network}" if network else "the host's"
-    )
-    return HostCheck("network", True, text)
+    return network_check(client.engine, info, whole, found)
 
 
 def _disk(

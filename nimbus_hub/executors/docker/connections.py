@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import socket
 import struct
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from docker.types import CancellableStream
 
 from nimbus_hub.model.engine import Engine
 
-__all__ = ["BROKEN", "connect", "cut", "why"]
+__all__ = ["BROKEN", "connect", "cut", "framed", "why"]
 
 BROKEN = (OSError, urllib3.exceptions.HTTPError, struct.error, ValueError, AttributeError)
 """What reading from a connection may raise that another thread has closed."""
@@ -33,6 +34,8 @@ _KEEPALIVE = (
     (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 2),
 )
 _CONNECT_SECONDS = 10
+_HEADER_BYTES = 8
+"""Which of the two outputs it is, and in the last four the size of what follows."""
 
 
 def cut(stream: CancellableStream) -> None:
@@ -43,6 +46,23 @@ def cut(stream: CancellableStream) -> None:
         except UnboundLocalError:
             # The SDK does not know how to over ssh: its program is to end.
             stream._response.raw._fp.fp.channel.close()
+
+
+def framed(client: docker.APIClient, stream: CancellableStream) -> CancellableStream:
+    """Return a stream that gives the content of each frame as soon as it has come.
+
+    The SDK asks the system whether more has come before it reads: with TLS it holds back what
+    has, and is only not read yet, until more does.
+    """
+    response = stream._response
+    client._disable_socket_timeout(client._get_raw_response_socket(response))
+    file = response.raw._fp.fp
+
+    def contents() -> Iterator[bytes]:
+        while len(header := file.read(_HEADER_BYTES)) == _HEADER_BYTES:
+            yield file.read(int.from_bytes(header[4:], "big"))
+
+    return CancellableStream(contents(), response)
 
 
 def connect(engine: Engine, seconds: int) -> docker.APIClient:

@@ -17,6 +17,7 @@ from nimbus_hub.model.replica import ReplicaSpec
 
 __all__ = [
     "DIRECTORIES",
+    "GANG_LABEL",
     "HOME",
     "JOB_LABEL",
     "REPLICA_LABEL",
@@ -31,6 +32,8 @@ __all__ = [
 
 DIRECTORIES = ("output", "logs", "checkpoints")
 """What a job leaves, below its directory."""
+GANG_LABEL = "nimbus.gang"
+"""Of whose lease a container is, or a network."""
 HOME = "/nimbus/home"
 """Where the home of a replica's owner is, if the site has such."""
 JOB_LABEL = "nimbus.job"
@@ -167,6 +170,8 @@ def _user_name(owner: str) -> str:
 
 def _labels(spec: ReplicaSpec) -> dict[str, str]:
     labels = {REPLICA_LABEL: spec.id, JOB_LABEL: spec.job_id, "nimbus.owner": spec.owner}
+    if spec.lease_id:
+        labels[GANG_LABEL] = spec.lease_id
     for name in ("role", "rank"):
         value = spec.env.get(f"NIMBUS_{name.upper()}")
         if value is not None:

@@ -21,7 +21,7 @@ from docker import errors as docker_errors
 from docker.types import CancellableStream
 
 from nimbus_hub.errors import Conflict, InvalidRequest, NotFound, Unavailable
-from nimbus_hub.executors.docker.connections import BROKEN, connect, cut, why
+from nimbus_hub.executors.docker.connections import BROKEN, connect, cut, framed, why
 from nimbus_hub.executors.docker.containers import JOB_LABEL, REPLICA_LABEL
 from nimbus_hub.executors.docker.ends import moment
 from nimbus_hub.model.engine import Engine
@@ -237,7 +237,7 @@ class EngineClient:
     def attach(self, name: str) -> Pieces:
         """Return the output of a container from now on, in pieces."""
         with self._asked(LONG_SECONDS) as client:
-            return Pieces(client.attach(name, stderr=False, stream=True))
+            return Pieces(framed(client, client.attach(name, stderr=False, stream=True)))
 
     def attach_input(self, name: str) -> Input:
         """Return a connection to the standard input of a container."""

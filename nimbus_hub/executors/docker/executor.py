@@ -27,6 +27,7 @@ from nimbus_hub.executors.docker.engine import EngineClient, Engines
 from nimbus_hub.executors.docker.files import Inside, Results
 from nimbus_hub.executors.docker.gpus import query_memory
 from nimbus_hub.executors.docker.images import Images
+from nimbus_hub.executors.docker.networks import Networks
 from nimbus_hub.executors.docker.policy import Policy
 from nimbus_hub.executors.docker.runs import Runs
 from nimbus_hub.executors.docker.sessions import remove_session, sessions
@@ -83,7 +84,14 @@ class DockerExecutor:
         volumes = Volumes(snapshots, results, state / "staging", self._record, policy.storage)
         self.disks = Disks()
         self._runs = Runs(
-            self._engines, self._images, volumes, self.disks, policy, environments, self._record
+            self._engines,
+            self._images,
+            volumes,
+            Networks(self._engines),
+            self.disks,
+            policy,
+            environments,
+            self._record,
         )
         self._usage = EngineUsage()
         self._runs.cpu_seconds = self._usage.cpu_seconds
@@ -126,7 +134,8 @@ class DockerExecutor:
     async def _check(self, client: EngineClient) -> tuple[HostCheck, ...]:
         images = tuple(dict.fromkeys(self._environments.values()))
         now = SystemClock().now
-        return await client.carry(check_engine, client, images, self._credentials, now)
+        checks = await client.carry(check_engine, client, images, self._credentials, now)
+        return (*checks, *await self._runs.networks.check(client))
 
     def engine(self, name: str) -> Engine:
         """Return the engine of a host."""

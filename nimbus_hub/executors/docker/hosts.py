@@ -23,7 +23,7 @@ from nimbus_hub.executors.docker.gpus import (
     query_gpus,
 )
 from nimbus_hub.executors.docker.images import Credentials
-from nimbus_hub.executors.docker.networks import ensure_network
+from nimbus_hub.executors.docker.networks import whole_network
 from nimbus_hub.executors.docker.streams import EventStream
 from nimbus_hub.model.engine import Engine
 from nimbus_hub.model.host import Gpu, Host, HostState
@@ -258,5 +258,5 @@ class HostFinder:
 
 
 def _look(client: EngineClient) -> tuple[dict[str, Any], str]:
-    """Return what an engine says of itself, and the network of its slots. Blocks."""
-    return client.info(), ensure_network(client)
+    """Return what an engine says of itself, and the network of its gangs. Blocks."""
+    return client.info(), whole_network(client)

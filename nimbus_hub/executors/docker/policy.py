@@ -10,7 +10,7 @@ from typing import Any
 from nimbus_hub.errors import InvalidRequest
 from nimbus_hub.executors.docker.containers import Mount, Terms, job_directory, volume_name
 from nimbus_hub.executors.docker.images import Credentials
-from nimbus_hub.executors.docker.networks import network_name
+from nimbus_hub.executors.docker.networks import Attachment
 from nimbus_hub.executors.docker.storage import (
     Storage,
     made,
@@ -18,7 +18,6 @@ from nimbus_hub.executors.docker.storage import (
     read_source,
     read_storage,
 )
-from nimbus_hub.model.engine import HOST_NETWORK, Engine
 from nimbus_hub.model.replica import ReplicaSpec
 
 __all__ = ["Policy", "read_policy"]
@@ -51,20 +50,19 @@ class Policy:
         """Return how much output engines keep: more than we do, so that none is missed."""
         return self.output_bytes * 5 // 4
 
-    def terms(self, spec: ReplicaSpec, engine: Engine, image: str) -> Terms:
+    def terms(self, spec: ReplicaSpec, at: Attachment, image: str) -> Terms:
         """Return the terms of a replica's container."""
         uid, gid = self.users(spec.owner)
         job, home = self.storage.job(spec.job_id), self.storage.home(spec.owner)
         own = Mount(volume_name(spec.job_id), job_directory(spec.job_id), is_read_only=False)
-        has_address = engine.network != HOST_NETWORK
         return Terms(
             image,
             own if job is None else job.part,
             uid,
             gid,
             home=None if home is None else home.part,
-            network=network_name(engine.network),
-            address=spec.address if has_address else "",
+            network=at.network,
+            address=at.address,
             mounts=self.mounts(spec.owner),
             is_read_only=spec.environment in self.read_only,
             ulimits=self.ulimits,

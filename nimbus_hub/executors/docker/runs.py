@@ -14,7 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from nimbus_hub.errors import InvalidRequest, NimbusError, Unavailable
+from nimbus_hub.errors import InvalidRequest, NimbusError, NotFound, Unavailable
 from nimbus_hub.executors.docker.containers import (
     JOB_LABEL,
     REPLICA_LABEL,
@@ -28,6 +28,7 @@ from nimbus_hub.executors.docker.engine import EngineClient, Engines, Input, Pie
 from nimbus_hub.executors.docker.following import Container, followed
 from nimbus_hub.executors.docker.images import Images
 from nimbus_hub.executors.docker.logs import Follower
+from nimbus_hub.executors.docker.networks import Networks
 from nimbus_hub.executors.docker.policy import Policy
 from nimbus_hub.executors.docker.stops import Stops
 from nimbus_hub.executors.docker.volumes import Volumes
@@ -70,6 +71,7 @@ class Runs:
     engines: Engines
     images: Images
     volumes: Volumes
+    networks: Networks
     disks: Disks
     policy: Policy
     environments: Mapping[str, str]
@@ -152,6 +154,7 @@ class Runs:
                 task.cancel()
         await asyncio.gather(*filter(None, [*tasks, *endings]), return_exceptions=True)
         await self._stops.close()
+        await self.networks.close()
         for connection in self.inputs.values():
             connection.close()
 
@@ -193,6 +196,7 @@ class Runs:
             {
                 "host": spec.host,
                 "job_id": spec.job_id,
+                "lease_id": spec.lease_id,
                 "image": image,
                 "memory_bytes": spec.memory_bytes,
                 "gpus": list(spec.gpus),
@@ -237,7 +241,8 @@ class Runs:
     async def _create(self, client: EngineClient, spec: ReplicaSpec, image: str) -> bool:
         """Have the container be there, with the job's files; tell whether it has not run yet."""
         name = container_name(spec.id)
-        terms = self.policy.terms(spec, client.engine, image)
+        at = await self.networks.find(client, spec)
+        terms = self.policy.terms(spec, at, image)
         await self.volumes.prepare(client, spec, terms)
         await client.carry(client.create, name, container(spec, terms))
         found = await client.call(client.inspect, name)
@@ -245,7 +250,11 @@ class Runs:
             raise InvalidRequest(f"another container of host {spec.host} has the name {name}")
         if found["State"]["Status"] != "created":
             return False
-        await self.volumes.fill(client, spec, terms)
+        making = asyncio.ensure_future(self.networks.ensure(client, at, spec.lease_id))
+        try:
+            await self.volumes.fill(client, spec, terms)
+        finally:
+            await making
         return True
 
     async def _run(self, client: EngineClient, spec: ReplicaSpec) -> None:
@@ -256,6 +265,10 @@ class Runs:
             if spec.has_input:
                 self.inputs[spec.id] = await client.call(client.attach_input, name)
             await client.carry(client.start, name)
+        except NotFound as error:
+            attached.close()
+            # Its network was just removed: the next start makes it anew.
+            raise Unavailable(error.message) from error
         except BaseException:
             attached.close()
             raise
@@ -286,6 +299,7 @@ class Runs:
             found = await client.call(client.inspect, container_name(replica_id))
             if found is None or belongs_to(found, replica_id):
                 await self.volumes.clear(client, replica_id, job_id)
+                self.networks.leave(client, self.record(replica_id).spec().get("lease_id", ""))
 
     def _watch(self, replica_id: str, attached: Pieces | None) -> None:
         record = self.record(replica_id)
@@ -364,6 +378,7 @@ class Runs:
             if not is_seen_to and self.record(replica_id).read().is_over:
                 await self.clear(replica_id, client.engine.host, job_id)
         await self.volumes.sweep(client)
+        await self.networks.sweep(client)
 
     async def _send(self, replica_id: str, number: int) -> bool:
         client = self.engines.of(self.record(replica_id).spec()["host"])

@@ -19,7 +19,7 @@ from typing import Any
 from nimbus_hub.errors import InvalidRequest, NimbusError, Unavailable
 from nimbus_hub.executors.docker.engine import EngineClient
 from nimbus_hub.executors.docker.hosts import Standing
-from nimbus_hub.executors.docker.networks import ensure_overlay
+from nimbus_hub.executors.docker.networks import refuse_overlaps
 from nimbus_hub.executors.docker.streams import EventStream
 from nimbus_hub.model.engine import HOST_NETWORK, Engine, Swarm
 from nimbus_hub.model.host import HostState
@@ -48,8 +48,8 @@ class Member:
     is_manager: bool = False
 
 
-def member(swarm: Swarm, node: Mapping[str, Any], subnet: str = "") -> Member:
-    """Return what a node is, by what ``GET /nodes`` tells of it; ``subnet`` is its network's.
+def member(swarm: Swarm, node: Mapping[str, Any]) -> Member:
+    """Return what a node is, by what ``GET /nodes`` tells of it.
 
     Raises InvalidRequest for one whose label is no endpoint.
     """
@@ -68,7 +68,7 @@ def member(swarm: Swarm, node: Mapping[str, Any], subnet: str = "") -> Member:
         rack=labels.get("rack", "default"),
         labels=labels,
         network=swarm.network,
-        subnet=subnet,
+        subnet="" if swarm.network == HOST_NETWORK else swarm.subnet,
     )
     return Member(engine, _standing(spec["Availability"], status), spec["Role"] == "manager")
 
@@ -226,20 +226,20 @@ def _members(client: EngineClient, known: _Known) -> tuple[Member, ...]:
     """Return the nodes as a manager tells them. Blocks."""
     swarm = known.swarm
     nodes = client.use(lambda sdk: sdk.nodes())
-    subnet = ""
     if swarm.network != HOST_NETWORK:
-        subnet = ensure_overlay(client, swarm.network, swarm.subnet)
-    return tuple(_each(known, nodes, subnet))
+        overlays = client.use(lambda sdk: sdk.networks(filters={"driver": "overlay"}))
+        refuse_overlaps(swarm.subnet, overlays, f"the Swarm of {swarm.datacenter}")
+    return tuple(_each(known, nodes))
 
 
-def _each(known: _Known, nodes: Iterable[Mapping[str, Any]], subnet: str) -> Iterable[Member]:
+def _each(known: _Known, nodes: Iterable[Mapping[str, Any]]) -> Iterable[Member]:
     """Yield all members by name; leave out who cannot be reached at all, or has another's name."""
     found: dict[str, Member] = {}
     for node in sorted(nodes, key=lambda node: str(node["ID"])):
         if "Hostname" not in (node.get("Description") or {}):
             continue  # It joins just now and has not told yet: it is asked for again soon.
         try:
-            each = member(known.swarm, node, subnet)
+            each = member(known.swarm, node)
         except InvalidRequest as error:
             _say_once(known, f"node {node['ID']} is left out: {error.message}")
             continue

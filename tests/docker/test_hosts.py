@@ -141,7 +141,7 @@ async def test_gpus_and_what_is_held_of_them_are_as_the_driver_tells_in_a_contai
             Gpu(1, "NVIDIA A100-SXM4-40GB", 40 * 2**30, "GPU-77aa"),
         )
         client = EngineClient(engine_of(host))
-        assert query_memory(client, image) == {0: HeldMemory(3 * 2**30), 1: HeldMemory(0)}
+        assert query_memory(client, image, {}) == {0: HeldMemory(3 * 2**30), 1: HeldMemory(0)}
         client.close()
         assert host.docker("ps", "--all", "--quiet") == ""
 

@@ -229,7 +229,11 @@ def test_without_its_manager_a_swarm_goes_on_and_what_starts_waits_for_it(
         def told() -> str:
             return "".join(replica.reason for replica in swarm.client.job(late.id).replicas)
 
-        wait_for(lambda: "attach to network" in told(), 60, "why it does not start is told")
+        wait_for(
+            lambda: "no manager of the Swarm of north answers" in told(),
+            60,
+            "why it does not start is told",
+        )
     assert [swarm.stands(name)[0] for name in ("h2", "h3")] == ["ready", "ready"]
     swarm.until_written(job, 1, f"step {swarm.steps(job, 1) + 5} ")
     manager.start()

@@ -94,7 +94,7 @@ async def nimbus_hub(
         yield hub
     finally:
         records = _family(process.pid)
-        ended = await _start([*command, "stop-all", "--state", str(state)], directory, {}, hub)
+        ended = await _start([*command, "stop-all", "--state", str(state)], directory, told, hub)
         await _end(ended, [], _END_SECONDS)
         await _end(process, records, _END_SECONDS)
 

@@ -77,6 +77,7 @@ async def test_gangs_of_one_engine_do_not_reach_each_other(
     everybody = {*ada.addresses.values(), *bob.addresses.values()}
     for gang in (ada, bob):
         gang.asked.write_text("\n".join(everybody))
+    for gang in (ada, bob):
         await eventually(lambda gang=gang: all(len(e) == 4 for e in gang.answers().values()))
         for told in gang.answers().values():
             assert said_hello(told) == {*gang.addresses.values()}, told
@@ -168,8 +169,9 @@ def test_gangs_of_a_swarm_do_not_reach_each_other(swarm: SwarmService) -> None:
             assert {slot.host for slot in lease.slots} == {"h1", "h2", "h3"}
     gateways = set[str]().union(*map(on_gateways, swarm.hosts))
     everybody = gateways.union(*own.values())
+    for file in asked.values():
+        file.write_text("\n".join(everybody))
     for token, job in jobs.items():
-        asked[token].write_text("\n".join(everybody))
         with as_user(swarm, token):
             wait_for(
                 lambda job=job: all(len(e) == len(everybody) for e in all_answers(swarm, job)),

@@ -30,10 +30,10 @@ PORT = "41234"
 class Members:
     """Replicas of one lease, with the addresses of the part that a scheduler gives it."""
 
-    def __init__(self, docker: DockerDriver, name: str) -> None:
+    def __init__(self, docker: DockerDriver, name: str, pool: PartPool) -> None:
         self.docker = docker
         self.lease = f"{docker.lease}-{name}"
-        found = PartPool(whole_network(docker.client)).pick(self.lease)
+        found = pool.pick(self.lease)
         assert found is not None
         self.addresses = dict(zip((f"{name}0", f"{name}1"), found, strict=False))
         self.asked = docker.directory / f"asked-{name}"
@@ -71,17 +71,18 @@ def said_hello(told: dict[str, str]) -> set[str]:
 async def test_gangs_of_one_engine_do_not_reach_each_other(
     docker: DockerDriver, until: Until, ended: Until, eventually: Eventually
 ) -> None:
-    ada, bob = Members(docker, "a"), Members(docker, "b")
+    pool = PartPool(whole_network(docker.client))
+    ada, bob, late = (Members(docker, name, pool) for name in "abc")
     for gang in (ada, bob):
         await gang.start()
     everybody = {*ada.addresses.values(), *bob.addresses.values()}
     for gang in (ada, bob):
         gang.asked.write_text("\n".join(everybody))
+    for gang in (ada, bob):
         await eventually(lambda gang=gang: all(len(e) == 4 for e in gang.answers().values()))
         for told in gang.answers().values():
             assert said_hello(told) == {*gang.addresses.values()}, told
     # Who is given the part of a lease that is over waits until its last container has gone.
-    late = Members(docker, "c")
     late.addresses = {"c0": ada.addresses["a1"]}
     await docker.executor.start(late.spec("c0", ada.addresses["a1"]))
     with pytest.raises(Unavailable, match=f"cannot be made yet: {ada.lease} has not left it"):
@@ -102,9 +103,9 @@ async def test_gangs_of_one_engine_do_not_reach_each_other(
 
 
 async def test_a_network_is_made_once_whoever_makes_it_and_nobody_elses_is_removed(
-    docker: DockerDriver, eventually: Eventually
+    docker: DockerDriver,
 ) -> None:
-    gang = Members(docker, "a")
+    gang = Members(docker, "a", PartPool(whole_network(docker.client)))
     engines = Engines(lambda: [docker.engine])
     client, services = engines.of("local"), [Networks(engines) for _ in range(6)]
     at = await services[0].find(client, gang.spec("a0", gang.addresses["a0"]))
@@ -168,8 +169,9 @@ def test_gangs_of_a_swarm_do_not_reach_each_other(swarm: SwarmService) -> None:
             assert {slot.host for slot in lease.slots} == {"h1", "h2", "h3"}
     gateways = set[str]().union(*map(on_gateways, swarm.hosts))
     everybody = gateways.union(*own.values())
+    for file in asked.values():
+        file.write_text("\n".join(everybody))
     for token, job in jobs.items():
-        asked[token].write_text("\n".join(everybody))
         with as_user(swarm, token):
             wait_for(
                 lambda job=job: all(len(e) == len(everybody) for e in all_answers(swarm, job)),

@@ -47,8 +47,14 @@ LINGER_SECONDS = 2.0
 _BRIDGES = "nimbus"
 _WHOLE_LABEL = "nimbus.network"
 _NO_NETWORK = "none"
-_SAME_NAME = "name conflicts with an existing object"
-"""What a manager says where two ask for one overlay at the same instant."""
+_NOT_YET = (
+    "Pool overlaps with other one",
+    "networks have overlapping IPv4",
+    "already exists",
+    # A manager, where two ask at the same instant.
+    "name conflicts with an existing object",
+)
+"""What is said of a network that another makes, or has not removed everywhere; codes vary."""
 _TRIES = 10
 _PAUSE_SECONDS = 0.1
 
@@ -293,7 +299,7 @@ def _create(sdk: docker.APIClient, driver: str, at: Attachment, gang: str) -> st
         )
     except docker_errors.APIError as error:
         said = str(error.explanation)
-        if error.status_code not in (403, 409) and _SAME_NAME not in said:
+        if not any(each in said for each in _NOT_YET):
             raise
         return said
     return ""

@@ -72,6 +72,8 @@ c.NimbusHub.sweep_time = "3s"
 d = c.NimbusDockerSpawner
 d.environment_images = {{"default": {image!r}}}
 d.allowed_images = [{stuck!r}]
+# Only what was asked for is to be on the hosts.
+d.warm_containers = 0
 d.cmd = [{python!r}, "-m", "nimbus_spawner.singleuser"]
 d.notebook_dir = {home!r}
 d.volumes = {{{homes!r} + "/{{username}}": {home!r}}}

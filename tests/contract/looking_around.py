@@ -100,6 +100,9 @@ report: dict[str, Any] = {
     "garbage": (gc.isenabled(), gc.get_threshold()),
     "loop": repr(type(asyncio.get_event_loop_policy())),
     "zone": time.tzname,
+    "database": sorted(
+        {name.partition(".")[0] for name in sys.modules} & {"sqlalchemy", "alembic"}
+    ),
     "own packages": find_spec("mine") is not None,
     "user site": (site.USER_BASE, site.USER_SITE, sysconfig.get_config_var("userbase")),
     "jupyter": (jupyter_config_dir(), jupyter_path()),

@@ -155,6 +155,7 @@ async def test_a_forked_session_is_what_a_started_one_is(
 ) -> None:
     reports = [person.report() for person in people]
     assert [warm for warm, _ in reports] == cold
+    assert all(not report["database"] for report in cold)
     for process, person, (warm, own) in zip(both, people, reports, strict=True):
         assert warm["environ"]["JUPYTERHUB_API_TOKEN"] == person.token
         assert own["pid"] == process.pid

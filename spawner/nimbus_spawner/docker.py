@@ -136,21 +136,6 @@ class NimbusDockerSpawner(NimbusSpawner, HostDockerSpawner):
 
     # life
 
-    async def start(self) -> Any:
-        """Start a session; from when its server answers it has the CPUs it was granted."""
-        address = await super().start()
-        lease, request, self._created_with = self._lease, self._created_with, None
-        assert lease is not None
-        if request is None:
-            return address  # A container that was stopped, not removed, and is started again.
-        try:
-            await self.docker("update_container", self.object_id, **self._cpus)
-        except FAILED as error:
-            raise said(self.host, error) from error
-        if self._may_be_warm:
-            self._warm.note(request, labels(lease), lease.slots[0])
-        return address
-
     async def launch(self) -> Any:
         """Start the container on the engine of the host that was granted."""
         lease = self._lease
@@ -169,6 +154,19 @@ class NimbusDockerSpawner(NimbusSpawner, HostDockerSpawner):
         _sweeps.add(task)
         task.add_done_callback(_sweeps.discard)
         return address
+
+    async def settle(self) -> None:
+        """Hold the session to the CPUs it was granted, and expect another like it."""
+        lease, request, self._created_with = self._lease, self._created_with, None
+        assert lease is not None
+        if request is None:
+            return  # A container that was stopped, not removed, and is started again.
+        try:
+            await self.docker("update_container", self.object_id, **self._cpus)
+        except FAILED as error:
+            raise said(self.host, error) from error
+        if self._may_be_warm:
+            self._warm.note(request, labels(lease), lease.slots[0])
 
     def how_it_ended(self, status: int) -> str:
         """Return the reason for a server that ended by itself, with what the engine knows."""
@@ -288,10 +286,12 @@ class NimbusDockerSpawner(NimbusSpawner, HostDockerSpawner):
     def _may_be_warm(self) -> bool:
         """Tell whether a session like this one may wait for a person.
 
-        An image that a user named may be anything, and is not trusted to mount.
+        An image that a user named may be anything, and is not trusted to mount. On the host's
+        network a port is the slot's.
         """
         is_sites = not self.user_options.get("image")
-        return self.warm_containers > 0 and is_sites and not self.internal_ssl
+        is_apart = not self.internal_ssl and self.network_name != HOST_NETWORK
+        return self.warm_containers > 0 and is_sites and is_apart
 
     @property
     def _warm(self) -> WarmContainers:

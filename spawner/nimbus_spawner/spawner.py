@@ -178,6 +178,7 @@ class NimbusSpawner(Spawner):  # type: ignore[misc]
             self._progress.tell(50, f"Granted on {lease.slots[0].host}; starting JupyterLab ...")
             address = await self.launch()
             await self._answering(address)
+            await self.settle()
             self._progress.tell(90, "JupyterLab answers.")
             await insist(partial(call, self.nimbus.activate, lease.id), _RESTART_SECONDS)
         except NimbusError as error:
@@ -197,6 +198,9 @@ class NimbusSpawner(Spawner):  # type: ignore[misc]
     async def launch(self) -> Any:
         """Start the server on what was granted, by the spawner this is mixed into."""
         return await super().start()
+
+    async def settle(self) -> None:
+        """Do what is to be done when the server answers; here nothing."""
 
     @property
     def lease_environment(self) -> str:

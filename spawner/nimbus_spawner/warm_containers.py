@@ -103,13 +103,14 @@ class WarmContainers:
     _demands: list[Demand] = field(default_factory=list)
     _shells: dict[str, Mapping[str, Any]] = field(default_factory=dict)
     _warm: list[_Warm] = field(default_factory=list)
-    _making: str = ""
+    _changing: set[str] = field(default_factory=set)
     _cold_until: dict[str, float] = field(default_factory=dict)
     _keeper: asyncio.Task[None] | None = None
 
     def knows(self, container_id: str) -> bool:
-        """Tell whether a container waits here, or is to."""
-        return container_id == self._making or any(each.id == container_id for each in self._warm)
+        """Tell whether a container waits here, is to, or is being claimed."""
+        known = {each.id for each in self._warm} | self._changing
+        return container_id in known
 
     def note(self, request: Mapping[str, Any], labels: Mapping[str, str], slot: Slot) -> None:
         """Expect that what was just started will be asked for again.
@@ -135,6 +136,7 @@ class WarmContainers:
         if warm is None:
             return None
         self._warm.remove(warm)
+        self._changing.add(warm.id)
         try:
             async with asyncio.timeout(CLAIM_SECONDS):
                 await self._hand_over(warm, request, labels, argv)
@@ -145,6 +147,8 @@ class WarmContainers:
             log.warning("A warm container of host %s was of no use: %s", self.engine.host, error)
             self._cold_until[key] = _now() + COLD_SECONDS
             return None
+        finally:
+            self._changing.discard(warm.id)
         return warm.id
 
     async def _hand_over(
@@ -208,22 +212,23 @@ class WarmContainers:
             "environment": {"NIMBUS_WARM_SHA256": hashlib.sha256(secret.encode()).hexdigest()},
         }
         request["command"] = [*request["command"], "--port", str(self.port)]
-        self._making = (await self.engine.do("create_container", **request))["Id"]
+        made = (await self.engine.do("create_container", **request))["Id"]
+        self._changing.add(made)
         try:
-            await self.engine.do("start", self._making)
+            await self.engine.do("start", made)
             async with asyncio.timeout(READY_SECONDS):
-                found = await self._waiting(self._making)
+                found = await self._waiting(made)
             address = self._address(found["NetworkSettings"])
             directory = found["Config"]["WorkingDir"] or "/"
-            self._warm.append(_Warm(self._making, key, secret, address, directory))
+            self._warm.append(_Warm(made, key, secret, address, directory))
         except BaseException as error:
             self._cold_until[key] = _now() + COLD_SECONDS
-            await asyncio.shield(self._give_up(self._making))
+            await asyncio.shield(self._give_up(made))
             if not isinstance(error, (NimbusError, TimeoutError)):
                 raise
             log.warning("A container of host %s does not get warm: %s", self.engine.host, error)
         finally:
-            self._making = ""
+            self._changing.discard(made)
 
     async def _waiting(self, container_id: str) -> Mapping[str, Any]:
         """Return what the engine says of a container once it waits; Unavailable: it will not."""

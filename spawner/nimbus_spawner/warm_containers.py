@@ -142,7 +142,8 @@ class WarmContainers:
                 await self._hand_over(warm, request, labels, argv)
         except BaseException as error:
             await asyncio.shield(self._give_up(warm.id))
-            if not isinstance(error, (*FAILED, NimbusError, TimeoutError)):
+            # ValueError: it ended without an answer.
+            if not isinstance(error, (*FAILED, NimbusError, TimeoutError, ValueError)):
                 raise
             log.warning("A warm container of host %s was of no use: %s", self.engine.host, error)
             self._cold_until[key] = _now() + COLD_SECONDS

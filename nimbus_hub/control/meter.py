@@ -48,6 +48,8 @@ class _Count:
     host: str = ""
     is_new: bool = False
     """Whether the store does not have it yet."""
+    network: tuple[int, int] | None = None
+    """What a replica received and sent; None until it is known what was counted before."""
 
     def raise_by(self, cpu: float, gpu: float) -> None:
         """Add what is new."""
@@ -107,8 +109,10 @@ class Meter:
         replicas, leases = set(self._replicas), set(self._leases)
         live = await self._records.live()
         self._follow_live(live)
-        for replica_id, used in (await self._measure()).items():
+        measured = await self._measure()
+        for replica_id, used in measured.items():
             self._add(replica_id, used)
+        self._metrics.memory_bytes.set(sum(used.memory_bytes for used in measured.values()))
         now = self._records.clock.now()
         for lease in live.leases:
             if lease.state.is_holding:
@@ -133,7 +137,7 @@ class Meter:
             return
         lease = self._records.known(written.lease_id)
         if lease is not None:
-            self._follow(lease, attempt_replicas(written, lease))
+            self._follow(lease, attempt_replicas(written, lease), network=(0, 0))
 
     def _follow_live(self, live: Live) -> None:
         leases = {lease.id: lease for lease in live.leases}
@@ -143,12 +147,17 @@ class Meter:
             if lease is not None:
                 self._follow(lease, [replica])
 
-    def _follow(self, lease: Lease, replicas: Iterable[Replica]) -> None:
+    def _follow(
+        self,
+        lease: Lease,
+        replicas: Iterable[Replica],
+        network: tuple[int, int] | None = None,
+    ) -> None:
         self._of(lease)
         for each in replicas:
             if each.id not in self._replicas:
                 self._replicas[each.id] = _Count(
-                    lease.id, each.cpu_seconds, each.gpu_seconds, each.host
+                    lease.id, each.cpu_seconds, each.gpu_seconds, each.host, network=network
                 )
 
     def _of(self, lease: Lease) -> _Count:
@@ -182,6 +191,10 @@ class Meter:
         gpu = max(0.0, used.gpu_seconds - count.gpu)
         count.raise_by(cpu, gpu)
         self._raise(self._leases[count.lease_id], cpu, gpu)
+        network = used.received_bytes, used.sent_bytes
+        before, count.network = count.network or network, network
+        for direction, new, old in zip(("received", "sent"), network, before, strict=True):
+            self._metrics.network_bytes.labels(direction=direction).inc(max(0, new - old))
 
     def _look_at(self, lease: Lease, now: datetime) -> None:
         """Add what a session reported, tell what a gang used, and count what is held."""

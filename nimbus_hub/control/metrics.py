@@ -40,6 +40,12 @@ class Metrics:
             "nimbus_gpu_seconds_busy", "The same, weighed by how busy they were"
         )
         self.cpu_seconds_used = self._counter("nimbus_cpu_seconds_used", "CPU time used in leases")
+        self.memory_bytes = self._gauge(
+            "nimbus_memory_bytes_used", "Memory that replicas of jobs have now"
+        )
+        self.network_bytes = self._counter(
+            "nimbus_network_bytes", "What replicas in containers received and sent", "direction"
+        )
         self.grants = self._counter("nimbus_grants", "Leases granted")
         self.preemptions = self._counter("nimbus_preemptions", "Leases taken away for others")
         self.lost = self._counter("nimbus_lost_leases", "Leases lost with their host or server")

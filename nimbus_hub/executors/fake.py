@@ -203,10 +203,12 @@ class FakeExecutor:
         """Let a replica write a file of its job."""
         self._of(replica_id).files[path] = (data, self._clock.now())
 
-    def use(self, replica_id: str, cpu_seconds: float, gpu_seconds: float = 0.0) -> None:
-        """Let a replica have used that much since its start."""
+    def use(
+        self, replica_id: str, cpu_seconds: float, gpu_seconds: float = 0.0, **more: int
+    ) -> None:
+        """Let a replica have used that much since its start; ``more`` are fields of `Usage`."""
         self._of(replica_id)
-        self._used[replica_id] = Usage(cpu_seconds, gpu_seconds=gpu_seconds)
+        self._used[replica_id] = Usage(cpu_seconds, gpu_seconds=gpu_seconds, **more)
 
     def hold(self, host: str, index: int, memory: HeldMemory) -> None:
         """Let programs hold memory of a device."""

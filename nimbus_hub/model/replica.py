@@ -92,14 +92,17 @@ class ReplicaSpec:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What a replica used since its start: CPU time and busy GPU time, and memory now.
+    """What a replica used since its start: CPU time, busy GPU time and network, and memory now.
 
-    ``gpu_seconds`` is GPUs times seconds, weighed by how busy they were. The times never fall.
+    ``gpu_seconds`` is GPUs times seconds, weighed by how busy they were. Times and what came and
+    went over the network never fall; that is told of replicas alone that have a network of theirs.
     """
 
     cpu_seconds: float = 0.0
     memory_bytes: int = 0
     gpu_seconds: float = 0.0
+    received_bytes: int = 0
+    sent_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -285,6 +285,25 @@ async def test_it_measures_until_it_is_cancelled(world: World) -> None:
     await asyncio.gather(running, return_exceptions=True)
 
 
+async def test_operators_see_memory_and_what_came_and_went_over_the_network(world: World) -> None:
+    job = await world.running(workers=2, gpus=0)
+    first, second = world.replicas(job)
+    world.executor.use(first.id, 1.0, memory_bytes=300, received_bytes=1000, sent_bytes=50)
+    world.executor.use(second.id, 1.0, memory_bytes=200)
+    await noted(world)
+    world.executor.use(first.id, 2.0, memory_bytes=400, received_bytes=1500, sent_bytes=60)
+    await noted(world)
+    # What was counted before a service takes over is not counted again.
+    after = another_meter(world)
+    await after.prepare()
+    world.skip(seconds=61)
+    await after.step()
+    text = world.control.metrics.text().decode()
+    assert "nimbus_memory_bytes_used 600.0" in text
+    assert 'nimbus_network_bytes_total{direction="received"} 1500.0' in text
+    assert 'nimbus_network_bytes_total{direction="sent"} 60.0' in text
+
+
 async def test_operators_see_what_is_held_and_busy(world: World) -> None:
     job = await world.running(gpus=1)
     (replica,) = world.replicas(job)

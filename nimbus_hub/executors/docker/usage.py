@@ -1,4 +1,4 @@
-"""What containers use, as their engines tell it: CPU time and memory.
+"""What containers use, as their engines tell it: CPU time, memory and network.
 
 An engine forgets the figures of a container when it ends: what was seen last is what counts.
 """
@@ -52,4 +52,11 @@ def usage_of(values: Mapping[str, Any]) -> Usage | None:
     stats = memory.get("stats", {})
     # Of control groups, version 1 and 2: files that were read are no need of the container's.
     cached = stats.get("total_inactive_file", stats.get("inactive_file", 0))
-    return Usage(cpu / 1e9, max(0, memory.get("usage", 0) - cached))
+    # None where it has the host's own.
+    networks = (values.get("networks") or {}).values()
+    return Usage(
+        cpu / 1e9,
+        max(0, memory.get("usage", 0) - cached),
+        received_bytes=sum(each["rx_bytes"] for each in networks),
+        sent_bytes=sum(each["tx_bytes"] for each in networks),
+    )

@@ -135,6 +135,10 @@ def _own(directory: Path) -> Iterator[Engine]:
         yield made
     finally:
         _OURS.clear()
+        # With a network go its rules of the firewall, which outlive an engine and would hide who
+        # sends from the containers of the next.
+        prune = made.command("network", "prune", "--force")
+        subprocess.run(prune, check=False, capture_output=True, timeout=60)
         process.terminate()
         process.wait(30)
         # An engine leaves the host's own network mounted, where a container was in it.

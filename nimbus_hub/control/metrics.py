@@ -33,19 +33,7 @@ class Metrics:
         self.queue_age_seconds = self._gauge(
             "nimbus_queue_age_seconds", "Age of the oldest lease that waits"
         )
-        self.gpu_seconds_held = self._counter(
-            "nimbus_gpu_seconds_held", "GPUs held by leases, times seconds"
-        )
-        self.gpu_seconds_busy = self._counter(
-            "nimbus_gpu_seconds_busy", "The same, weighed by how busy they were"
-        )
-        self.cpu_seconds_used = self._counter("nimbus_cpu_seconds_used", "CPU time used in leases")
-        self.memory_bytes = self._gauge(
-            "nimbus_memory_bytes_used", "Memory that replicas of jobs have now"
-        )
-        self.network_bytes = self._counter(
-            "nimbus_network_bytes", "What replicas in containers received and sent", "direction"
-        )
+        self._add_use()
         self.grants = self._counter("nimbus_grants", "Leases granted")
         self.preemptions = self._counter("nimbus_preemptions", "Leases taken away for others")
         self.lost = self._counter("nimbus_lost_leases", "Leases lost with their host or server")
@@ -74,6 +62,22 @@ class Metrics:
             "nimbus_reclaim_seconds",
             "From the end of a session's lease until its server was gone",
             registry=self.registry,
+        )
+
+    def _add_use(self) -> None:
+        """Add what tells how much of what is held is used."""
+        self.gpu_seconds_held = self._counter(
+            "nimbus_gpu_seconds_held", "GPUs held by leases, times seconds"
+        )
+        self.gpu_seconds_busy = self._counter(
+            "nimbus_gpu_seconds_busy", "The same, weighed by how busy they were"
+        )
+        self.cpu_seconds_used = self._counter("nimbus_cpu_seconds_used", "CPU time used in leases")
+        self.memory_bytes = self._gauge(
+            "nimbus_memory_bytes_used", "Memory that replicas of jobs have now"
+        )
+        self.network_bytes = self._counter(
+            "nimbus_network_bytes", "What replicas in containers received and sent", "direction"
         )
 
     def observe(

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator
 
 import pytest
 from pytest_socket import disable_socket
+
+
+def pytest_collection_finish() -> None:
+    # What was imported and collected stays: to look through it for garbage takes seconds.
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -73,10 +73,7 @@ def cluster(
     )
     made.start()
     yield made
-    for job in made.client.jobs(state="live"):
-        made.client.stop(job.id)
-        made.wait(job, 30)
-    made.kill()
+    made.end()
 
 
 def both(cluster: Cluster, framework: str, script: str, environment: str = "") -> list[Trained]:

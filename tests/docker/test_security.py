@@ -65,10 +65,7 @@ def cluster(
     made.address = gateway
     made.start()
     yield made
-    for job in made.client.jobs(state="live"):
-        made.client.stop(job.id)
-        made.wait(job, 30)
-    made.kill()
+    made.end()
 
 
 @pytest.fixture

@@ -114,6 +114,13 @@ class Cluster:
         self.process.kill()
         self.process.wait(10)
 
+    def end(self) -> None:
+        """Stop all jobs, and kill the service."""
+        for job in self.client.jobs(state="live"):
+            self.client.stop(job.id)
+            self.wait(job, 30)
+        self.kill()
+
     def submit(self, line: Line, files: Path = SCRIPTS) -> Job:
         """Submit what would stand after ``nimbus run``, with a directory's files."""
         options = parse_run(line.split() if isinstance(line, str) else line, "run")
